@@ -1,0 +1,51 @@
+# The two commands are `make demo` and `make test`; everything else is a part of them.
+# Set-up: one virtual environment with exactly the versions of constraints.txt. The lock is complete, so it installs
+# without resolving (--no-deps), and vLLM's torchvision/torchaudio/torchcodec (CUDA builds that break `import
+# transformers` beside a CPU torch, and that a text engine never imports) are simply not in it.
+SHELL := /bin/bash
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+MODEL := .tuneloop/models/SmolLM2-135M-Instruct
+
+.PHONY: setup model demo serve test test-fast check lint types layers format lock clean
+
+setup: $(VENV)/.ready
+$(VENV)/.ready: constraints.txt pyproject.toml
+	@echo "setup · creating $(VENV) and installing $$(grep -c '==' constraints.txt) pinned packages (a few minutes, once)"
+	@$(PYTHON) -m venv --clear $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement constraints.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@$(BIN)/python -c "import torch, transformers, vllm, gateway, trainer; print('setup · ready: torch', torch.__version__, '· vllm', vllm.__version__)"
+	@touch $@
+
+model: $(MODEL)/.ready
+$(MODEL)/.ready: | $(VENV)/.ready
+	@$(BIN)/python -m loadtests.demo.model $(MODEL)
+
+demo: setup model
+	@$(BIN)/python -m loadtests.demo
+
+serve: setup model
+	@$(BIN)/python -m loadtests.demo serve
+
+test: setup model
+	@$(BIN)/python -m pytest
+
+test-fast: setup
+	@$(BIN)/python -m pytest -m "not engine and not training"
+
+check: lint types layers
+	@$(BIN)/python -m pytest -q tests/house
+lint: setup
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+types: setup
+	@$(BIN)/mypy
+layers: setup
+	@$(BIN)/lint-imports
+
+format: setup
+	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) .tuneloop .mypy_cache .ruff_cache .pytest_cache .import_linter_cache build *.egg-info

@@ -1,0 +1,1 @@
+"""The gateway: an OpenAI-compatible door in front of vLLM, with tenants, aliases, experiments and feedback."""

@@ -1,0 +1,214 @@
+"""The nouns of the gateway, frozen: what travels between rooms. It knows nothing of HTTP, SQL or vLLM.
+
+Words are DESIGN §5's. A tenant is known by its name everywhere; an adapter version by its `AdapterRef`; `None` in place
+of a ref is the base model, which is an ordinary variant.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from adapters.ref import AdapterRef
+
+BASE = "base"
+"""What a client, a variant or an alias calls the base model."""
+
+
+class Scope(StrEnum):
+    """What an API key may do."""
+
+    INFERENCE = "inference"
+    FEEDBACK = "feedback"
+    ADMIN = "admin"
+
+
+class Fallback(StrEnum):
+    """What an alias does when the assigned version cannot be served (DESIGN §3.7)."""
+
+    ERROR = "error"
+    PREVIOUS = "previous"
+    BASE = "base"
+
+
+class Reason(StrEnum):
+    """Why a variant was chosen, in OpenTelemetry's words for feature flags."""
+
+    STATIC = "static"  # the alias has one variant
+    SPLIT = "split"  # the targeting key's hash fell into the variant's share
+    TARGETING_MATCH = "targeting_match"  # the client named a version, a variant or the base
+    CACHED = "cached"  # the episode stays on the version it began with
+
+
+class MetricKind(StrEnum):
+    BOOLEAN = "boolean"
+    FLOAT = "float"
+    COMMENT = "comment"
+    DEMONSTRATION = "demonstration"
+
+
+@dataclass(frozen=True, slots=True)
+class Tenant:
+    """`store_content`: prompts and answers may be kept. `allow_pinning`: clients may name `alias@version`, `base` or a variant."""
+
+    name: str
+    store_content: bool = False
+    allow_pinning: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    """A key as the data plane knows it: never the secret, only what its SHA-256 opens."""
+
+    id: str
+    tenant: str
+    scopes: frozenset[Scope]
+    expires_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Adapter:
+    """A registered adapter version. `digest` is the store's content address (`sha256:…`)."""
+
+    ref: AdapterRef
+    digest: str
+    rank: int
+    base_model: str
+    retired: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """One arm: a name, a relative weight (> 0 to receive traffic) and what it serves (`None`: the base model)."""
+
+    name: str
+    weight: float
+    ref: AdapterRef | None
+
+
+@dataclass(frozen=True, slots=True)
+class Alias:
+    """The mutable pointer that a client puts in `model`.
+
+    `revision` grows by one with each commit; `previous` holds the variants of the revision before, for rollback and for
+    the `previous` fallback; `salt` keys the sticky hash and changes only when a new experiment begins.
+    """
+
+    tenant: str
+    name: str
+    revision: int
+    variants: tuple[Variant, ...]
+    salt: str
+    previous: tuple[Variant, ...] | None = None
+    fallback: Fallback = Fallback.ERROR
+    experiment: str | None = None
+    """Id of the running experiment, if there is one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """The router's verdict: what this request is to be served by, and with which probability it came to be so.
+
+    `alias` is the alias's name ("base" when the client named the base model itself, with `revision` 0).
+    `ref` is what was assigned; what was served can differ (fallback) and is recorded apart.
+    """
+
+    alias: str
+    revision: int
+    variant: str
+    ref: AdapterRef | None
+    reason: Reason
+    propensity: float
+    experiment: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """A declared feedback metric. `optimize` is "max" or "min" and means nothing for comments and demonstrations."""
+
+    tenant: str
+    name: str
+    kind: MetricKind
+    optimize: str = "max"
+    description: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Inference:
+    """One request as it is remembered. Times are UTC; durations are milliseconds; `None` means not known or not applicable.
+
+    `unit` is the keyed hash of the targeting key (never the key itself). `outcome` is "ok", "client_error",
+    "engine_error", "timeout" or "disconnected". `messages` and `answer` are filled only for tenants that store content;
+    `messages` is the request's `messages` (or `[{"role": "user", "content": prompt}]` for /v1/completions).
+    """
+
+    id: str
+    tenant: str
+    key_id: str
+    created_at: datetime
+    endpoint: str
+    alias: str
+    alias_revision: int
+    experiment: str | None
+    variant: str
+    assigned: str
+    served: str | None
+    served_digest: str | None
+    reason: str
+    propensity: float
+    unit: str
+    episode: str | None
+    stream: bool
+    params: dict[str, Any]
+    status: int
+    outcome: str
+    finish_reason: str | None = None
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    ttft_ms: float | None = None
+    duration_ms: float | None = None
+    overhead_ms: float | None = None
+    trace_id: str | None = None
+    span_id: str | None = None
+    messages: list[dict[str, Any]] | None = None
+    answer: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Feedback:
+    """One judgement of a live answer. Exactly one of `inference_id` and `episode_id` is set.
+
+    `value` fits the metric's kind: bool, float, or str (the comment, or the ideal answer of a demonstration).
+    `correction` is the ideal answer that may come with any metric.
+    """
+
+    id: str
+    tenant: str
+    metric: str
+    value: bool | float | str
+    created_at: datetime
+    inference_id: str | None = None
+    episode_id: str | None = None
+    comment: str | None = None
+    correction: str | None = None
+    source: str | None = None
+    idempotency_key: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerReport:
+    """What one gateway worker says about itself, so that a swap can wait for everybody (DESIGN §3.3).
+
+    `resident` and `leased` are adapter refs as text; `failed` maps a ref to the sentence that says why it could not be
+    prepared. A report lives until `expires_at`; a worker that stops renewing it has left.
+    """
+
+    worker: str
+    snapshot_version: int
+    ready: bool
+    engine_boot: str | None
+    resident: frozenset[str] = frozenset()
+    leased: frozenset[str] = frozenset()
+    failed: dict[str, str] = field(default_factory=dict)

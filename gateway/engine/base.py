@@ -1,0 +1,99 @@
+"""What the gateway needs of an engine, as a Protocol, and the wire contract of our endpoint plugin.
+
+The rest of the gateway knows engines only through this page. vLLM's own spellings (`lora_name`, `max_loras`) stay in this room.
+
+The plugin's routes, the same on `plugin.py` (inside vLLM) and `fake.py`; all JSON, errors in vLLM's shape
+`{"error": {"message", "type", "param", "code": int}}`:
+
+    GET  /tuneloop/engine            → {"boot_id", "base_model", "max_lora_rank", "max_loras", "max_cpu_loras",
+                                        "max_model_len", "adapters": [{"name", "path", "pinned"}]}
+    POST /tuneloop/adapters          {"name", "path", "pin": false} → 200 {"name", "loaded": true | false (was resident)}
+                                     409 resident under another path · 404 no such directory · 422 vLLM refuses it
+    POST /tuneloop/adapters/pin      {"name"} → 200 {"name", "pinned": true} · 404
+    POST /tuneloop/adapters/evict    {"name"} → 200 {"name", "evicted": true | false (was not resident)}
+
+`boot_id` is new with each start of the engine process: a changed one means that every adapter is gone.
+A resident adapter is addressed by putting its name (`acme/support@7`) into the request's `model`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+Headers = Sequence[tuple[bytes, bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStatus:
+    """`plugin` is false on a vLLM without our plugin: it serves the base model only, and the limits are then zero."""
+
+    boot_id: str
+    base_model: str
+    plugin: bool
+    max_rank: int = 0
+    slots: int = 0
+    capacity: int = 0
+    max_model_len: int = 0
+    resident: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """A generated token, with the log-probabilities (nats) of the likeliest tokens at that position, as text → logprob."""
+
+    text: str
+    logprobs: dict[str, float]
+
+
+class Answer(Protocol):
+    """A response whose head has arrived. Close it in `finally`: an unfinished one aborts the engine's work."""
+
+    status: int
+    headers: Headers
+
+    async def read(self) -> bytes:
+        """The whole body. Raises `UpstreamBroken` when it was cut, `EngineTimeout` when it stalls."""
+        ...
+
+    async def chunk(self) -> bytes:
+        """The next piece of the body as it came; b"" at its end. Raises as `read` does."""
+        ...
+
+    def close(self) -> None:
+        """Return the connection to the pool if the body was read to its end, else drop it (the engine then aborts)."""
+        ...
+
+
+class Engine(Protocol):
+    """One engine. All methods raise `gateway.errors` types only."""
+
+    async def send(self, path: bytes, headers: Headers, body: bytes, *, method: bytes = b"POST") -> Answer:
+        """Send one request and return when the response's head is here.
+
+        A stale pooled connection is retried once, since no byte of a response was seen. Raises `Unavailable` when the
+        engine cannot be reached, `EngineTimeout` when no head comes in time, `EngineFailed` when the head is nonsense.
+        """
+        ...
+
+    async def status(self) -> EngineStatus:
+        """Who is there, and what is resident. Raises `Unavailable` when nobody answers."""
+        ...
+
+    async def load(self, name: str, path: Path, *, pin: bool = False) -> bool:
+        """Make an adapter resident; false if it was already. Raises `AdapterRefused` with the engine's reason."""
+        ...
+
+    async def evict(self, name: str) -> bool:
+        """Free an adapter's memory; false if it was not resident."""
+        ...
+
+    async def probe(self, model: str, *, seconds: float = 30) -> Probe:
+        """Generate one token on a fixed prompt: readiness, warm-up and the behavioural load test in one."""
+        ...
+
+    async def aclose(self) -> None:
+        """Close every connection."""
+        ...

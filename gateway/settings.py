@@ -1,0 +1,96 @@
+"""The only reader of the environment. Every setting is `GATEWAY_<NAME>`, nested ones `GATEWAY_ENGINE__<NAME>`.
+
+An option exists because somebody named would set it; the rest are constants next to the code that uses them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from enum import StrEnum
+from pathlib import Path
+
+from pydantic import BaseModel, Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class EngineKind(StrEnum):
+    VLLM = "vllm"
+    URL = "url"
+    FAKE = "fake"
+
+
+class EngineSettings(BaseModel):
+    """The engine behind the seam. `url` is `http://host:port` or `unix:/path.sock`."""
+
+    kind: EngineKind = EngineKind.VLLM
+    url: str | None = None
+    python: str | None = Field(None, description="interpreter of the engine's own environment; the gateway's if unset")
+    command: list[str] | None = Field(None, description="replaces `python -m vllm.entrypoints.openai.api_server`")
+    args: list[str] = Field(default_factory=list, description="further arguments for vLLM, as it spells them")
+    env: dict[str, str] = Field(default_factory=dict, description="further environment variables for the child")
+    max_loras: int = Field(4, ge=2, description="adapters in one batch; one slot stays free for a swap")
+    max_cpu_loras: int = Field(16, ge=2, description="adapters registered at once")
+    max_lora_rank: int = 64
+    start_seconds: float = Field(600, description="how long the child may take until it has generated a token")
+
+
+class TimeoutSettings(BaseModel):
+    """Seconds, towards the engine."""
+
+    connect: float = 5
+    first_byte: float = 300
+    idle: float = 60
+    total: float = 1800
+
+
+class Settings(BaseSettings):
+    """What an operator may set. Defaults run everything embedded, in `home`."""
+
+    model_config = SettingsConfigDict(env_prefix="GATEWAY_", env_nested_delimiter="__", extra="forbid")
+
+    host: str = "127.0.0.1"
+    port: int = 8080
+    workers: int = Field(1, ge=1)
+    home: Path = Field(Path(".tuneloop"), description="embedded database, adapter store, logs, the generated admin key")
+    database_url: str | None = Field(None, description="postgresql://…; embedded when unset")
+    admin_key: SecretStr | None = Field(None, description="generated into home/admin.key when unset")
+    adapter_store: str | None = Field(None, description="a directory or an fsspec URL; home/adapters when unset")
+    base_model: str = Field("HuggingFaceTB/SmolLM2-135M-Instruct", description="the base model's name, as adapters know it")
+    model_path: Path | None = Field(None, description="a local directory that holds it; by name from the hub when unset")
+    engine: EngineSettings = Field(default_factory=EngineSettings)
+    timeouts: TimeoutSettings = Field(default_factory=TimeoutSettings)
+    max_body_bytes: int = 8 * 1024 * 1024
+    max_adapter_bytes: int = 1024 * 1024 * 1024
+    drain_seconds: float = Field(30, description="how long open streams may take after SIGTERM")
+    recorder_queue: int = Field(20_000, description="inferences waiting for the database; more are dropped and counted")
+    trace_ratio: float = Field(0.1, ge=0, le=1)
+
+    @property
+    def store_url(self) -> str:
+        """Where adapters are kept."""
+        return self.adapter_store or str((self.home / "adapters").resolve())
+
+    @property
+    def run_dir(self) -> Path:
+        """A short directory for Unix sockets (their paths end at 107 bytes), one per `home`, private to this user."""
+        mark = hashlib.sha256(str(self.home.resolve()).encode()).hexdigest()[:12]
+        return Path(tempfile.gettempdir()) / f"tuneloop-{os.getuid()}-{mark}"
+
+    def environment(self) -> dict[str, str]:
+        """These settings as the variables that make a child process read the same."""
+        flat: dict[str, str] = {"GATEWAY_SETTINGS_JSON": self.model_copy().model_dump_json(exclude_none=True)}
+        if self.admin_key is not None:
+            flat["GATEWAY_ADMIN_KEY"] = self.admin_key.get_secret_value()
+        return flat
+
+
+def load() -> Settings:
+    """Read the environment once. In a worker, what the supervisor resolved comes first."""
+    resolved = os.environ.get("GATEWAY_SETTINGS_JSON")
+    if resolved is None:
+        return Settings()
+    key = os.environ.get("GATEWAY_ADMIN_KEY")
+    settings = Settings.model_validate_json(resolved)
+    return settings.model_copy(update={"admin_key": SecretStr(key) if key else None})

@@ -1,0 +1,48 @@
+"""One immutable picture of all that the data plane may know, and the single cell that holds the current one.
+
+A request takes the picture once, at the door, and passes it on: it never sees half of a change (DESIGN §3.1).
+Whoever builds pictures (the control plane's feed) replaces the cell's pointer; nobody edits a picture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from adapters.ref import AdapterRef
+from gateway.domain import Adapter, Alias, ApiKey, Metric, Tenant
+
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """`version` grows by one with each committed change of the control plane; 0 is "nothing read yet".
+
+    `keys` maps SHA-256 digests (32 bytes) of API keys. `secret` is the installation's key for inference ids, units and
+    cache salts. `preparing` holds versions that a swap wants resident before it moves an alias to them.
+    """
+
+    version: int = 0
+    secret: bytes = b""
+    tenants: Mapping[str, Tenant] = field(default_factory=dict)
+    keys: Mapping[bytes, ApiKey] = field(default_factory=dict)
+    aliases: Mapping[tuple[str, str], Alias] = field(default_factory=dict)
+    adapters: Mapping[AdapterRef, Adapter] = field(default_factory=dict)
+    metrics: Mapping[tuple[str, str], Metric] = field(default_factory=dict)
+    preparing: frozenset[AdapterRef] = frozenset()
+
+    def serving(self) -> frozenset[AdapterRef]:
+        """The versions some alias sends traffic to now: an engine without them is not ready."""
+        return frozenset(v.ref for a in self.aliases.values() for v in a.variants if v.ref is not None)
+
+    def wanted(self) -> frozenset[AdapterRef]:
+        """The versions an engine should hold: those serving and those a swap is preparing."""
+        return self.serving() | self.preparing
+
+
+@dataclass(slots=True)
+class Current:
+    """The cell. `stale` is true while the database cannot be reached: known keys go on working, unknown ones get 503."""
+
+    snapshot: Snapshot = field(default_factory=Snapshot)
+    stale: bool = True

@@ -1,0 +1,1 @@
+"""The trainer: examples and feedback in, a published adapter out."""
