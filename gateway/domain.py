@@ -136,6 +136,31 @@ class Metric:
 
 
 @dataclass(frozen=True, slots=True)
+class Experiment:
+    """A comparison on one alias. `variants` are frozen at the start; `status` is "running" or "stopped"."""
+
+    id: str
+    tenant: str
+    alias: str
+    name: str
+    variants: tuple[Variant, ...]
+    status: str
+    started_at: datetime
+    metric: str | None = None
+    stopped_at: datetime | None = None
+    stop_reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Swapped:
+    """What a committed swap came to: the alias as it is now and the milliseconds of each phase
+    (`prepare`, `commit`, `acknowledge`, `total`)."""
+
+    alias: Alias
+    timings_ms: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
 class Inference:
     """One request as it is remembered. Times are UTC; durations are milliseconds; `None` means not known or not applicable.
 
