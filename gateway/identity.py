@@ -1,0 +1,78 @@
+"""Names that are born here and can be checked without a database: inference ids, units, cache salts, API keys.
+
+It knows nothing of requests, snapshots or storage: secrets and names in, text out. `secret` is the installation's key
+(`Snapshot.secret`); each use is told apart by a prefix, so that one kind of name never passes for another.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import re
+import secrets
+import time
+from functools import lru_cache
+
+_HEX44 = re.compile(r"[0-9a-f]{44}\Z")
+_TAG_BYTES = 6
+
+
+def new_inference_id(secret: bytes, tenant: str) -> str:
+    """44 hex characters: a UUIDv7 (32) and a tag (12) that says it was given to `tenant`.
+
+    The client sees it behind `chatcmpl-` or `cmpl-`; stored and sent upstream it is bare.
+    """
+    moment = time.time_ns() // 1_000_000
+    chance = int.from_bytes(os.urandom(10), "big")
+    # RFC 9562: 48 bits of milliseconds, version 7, 12 random bits, variant 0b10, 62 random bits.
+    high = (moment & 0xFFFF_FFFF_FFFF) << 16 | 0x7 << 12 | (chance >> 68 & 0xFFF)
+    low = 0x2 << 62 | (chance & (1 << 62) - 1)
+    uuid = f"{high:016x}{low:016x}"
+    return uuid + _tag(secret, tenant, uuid)
+
+
+def canonical_inference_id(text: str) -> str | None:
+    """The bare 44 hex of an id as clients write it (`chatcmpl-…`, `cmpl-…` or bare); None if it is none."""
+    bare = text.removeprefix("chatcmpl-").removeprefix("cmpl-")
+    return bare if _HEX44.match(bare) else None
+
+
+def is_inference_of(secret: bytes, tenant: str, inference_id: str) -> bool:
+    """Whether the bare `inference_id` was really given to `tenant`. Made-up and foreign ids look the same: False."""
+    if _HEX44.match(inference_id) is None:
+        return False
+    return hmac.compare_digest(_tag(secret, tenant, inference_id[:32]), inference_id[32:])
+
+
+def unit_of(secret: bytes, tenant: str, targeting_key: str) -> str:
+    """The unit of analysis, 32 hex: the same for one user of one tenant, and no way back to the targeting key."""
+    return _keyed(secret, "unit", tenant, targeting_key)[:16].hex()
+
+
+@lru_cache(maxsize=4096)
+def cache_salt(secret: bytes, tenant: str) -> str:
+    """64 hex that keep one tenant's prefix cache apart from another's (CVE-2025-46570)."""
+    return _keyed(secret, "cache", tenant, "").hex()
+
+
+def hash_key(key: str) -> bytes:
+    """What is stored of an API key: its SHA-256 (32 bytes). Keys carry 256 random bits, so no salt is needed."""
+    return hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()
+
+
+def new_api_key() -> tuple[str, str, bytes]:
+    """`(key, prefix, digest)`: the text to show once, its first part that may be shown for ever, and what to store."""
+    # The two parts are drawn apart: the visible one tells nothing about the 256 secret bits.
+    prefix = f"tl-{secrets.token_hex(4)}"
+    key = f"{prefix}-{secrets.token_urlsafe(32)}"
+    return key, prefix, hash_key(key)
+
+
+def _tag(secret: bytes, tenant: str, uuid: str) -> str:
+    return hmac.digest(secret, f"inference:{tenant}:{uuid}".encode(), "sha256")[:_TAG_BYTES].hex()
+
+
+def _keyed(secret: bytes, use: str, tenant: str, text: str) -> bytes:
+    # A tenant's name holds no colon, so no two (use, tenant, text) make the same message.
+    return hmac.digest(secret, f"{use}:{tenant}:{text}".encode("utf-8", "surrogatepass"), "sha256")
