@@ -1,0 +1,195 @@
+"""The composition root of one worker: builds every room, connects them, and owns their background work.
+
+The app itself routes by path only: the door for inference, FastAPI for everything else. If a background task fails, the
+worker drains and leaves, and the supervisor starts a fresh one: no room limps along without its loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from adapters.ref import AdapterRef
+from adapters.store import AdapterStore
+from adapters.weights import BaseShape, base_revision
+from gateway import api
+from gateway.api.rooms import Rooms
+from gateway.control.adapters import Adapters
+from gateway.control.aliases import Aliases
+from gateway.control.experiments import Experiments
+from gateway.control.feed import Feed
+from gateway.control.keys import Keys
+from gateway.control.metrics import Metrics
+from gateway.control.reports import Reporter
+from gateway.control.swap import Swaps
+from gateway.control.tenants import Tenants
+from gateway.domain import WorkerReport
+from gateway.engine.client import HttpEngine
+from gateway.feedback.intake import Intake
+from gateway.feedback.recorder import Recorder
+from gateway.serving.door import Door
+from gateway.serving.residency import Residency
+from gateway.settings import Settings
+from gateway.snapshot import Current
+from gateway.store import workers
+from gateway.store.database import Database
+from gateway.store.inferences import write_inferences
+from gateway.telemetry import Telemetry
+
+log = logging.getLogger("gateway.app")
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+class StoreShelf:
+    """Adapters as verified local directories, for the engine to read."""
+
+    def __init__(self, store: AdapterStore) -> None:
+        self.store = store
+
+    async def path(self, ref: AdapterRef) -> Path:
+        opened = await asyncio.to_thread(self.store.open, ref)
+        return opened.path
+
+
+class App:
+    """An ASGI application. `drain()` makes readiness fail and the door refuse new requests; open streams go on."""
+
+    loop: asyncio.AbstractEventLoop
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.current = Current()
+        self.telemetry = Telemetry(settings)
+        self.draining = False
+        self._door: Door | None = None
+        self._api: Callable[[Scope, Receive, Send], Awaitable[None]] | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._lifespan(receive, send)
+            return
+        assert self._door is not None and self._api is not None  # uvicorn serves only after the start-up completed
+        if scope["type"] == "http" and scope["path"] in Door.PATHS:
+            await self._door(scope, receive, send)
+        else:
+            await self._api(scope, receive, send)
+
+    def drain(self) -> None:
+        """Stop being ready. Called once, from the signal handler."""
+        self.draining = True
+        if self._door is not None:
+            self._door.draining = True
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        self.loop = asyncio.get_running_loop()
+        await receive()
+        try:
+            async with self._rooms():
+                await send({"type": "lifespan.startup.complete"})
+                await receive()
+        except BaseException as error:
+            log.critical("a background task failed: this worker leaves", exc_info=error)
+            signal.raise_signal(signal.SIGTERM)
+            raise
+        await send({"type": "lifespan.shutdown.complete"})
+
+    @asynccontextmanager
+    async def _rooms(self) -> AsyncIterator[None]:
+        """Build, connect and start all rooms; on the way out stop their loops and write what is still queued."""
+        settings, current = self.settings, self.current
+        async with AsyncExitStack() as stack:
+            assert settings.database_url is not None  # the supervisor resolved it
+            database = await Database.connect(settings.database_url)
+            stack.push_async_callback(database.close)
+            store = AdapterStore(settings.store_url)
+            engine = HttpEngine(_engine_url(settings), base_model=settings.base_model, timeouts=settings.timeouts)
+            stack.push_async_callback(engine.aclose)
+            residency = Residency(engine, StoreShelf(store), current, clock=self.loop.time)
+            recorder = Recorder(
+                partial(write_inferences, database), capacity=settings.recorder_queue, telemetry=self.telemetry
+            )
+            self._door = Door(
+                current,
+                engine,
+                residency,
+                recorder,
+                self.telemetry,
+                timeouts=settings.timeouts,
+                max_body_bytes=settings.max_body_bytes,
+            )
+            reporter = Reporter(database, partial(_describe, current, residency))
+            residency.leased_elsewhere = reporter.leased_elsewhere
+            residency.on_change = reporter.changed
+            self._api = api.build(self._rooms_of_the_api(database, store, residency))
+            feed = Feed(settings.database_url, database, current, on_change=reporter.changed)
+            await stack.enter_async_context(_background(feed.run, residency.run, recorder.run, reporter.run))
+            yield
+            await recorder.drain(settings.drain_seconds)
+
+    def _rooms_of_the_api(self, database: Database, store: AdapterStore, residency: Residency) -> Rooms:
+        settings, current = self.settings, self.current
+        assert settings.admin_key is not None  # the supervisor resolved it
+        swaps = Swaps(database, store)
+        base = BaseShape.of(settings.model_path) if settings.model_path else None
+        revision = base_revision(settings.model_path) if settings.model_path else None
+        return Rooms(
+            db=database,
+            current=current,
+            tenants=Tenants(database),
+            keys=Keys(database),
+            metrics=Metrics(database),
+            adapters=Adapters(database, store, base_model=settings.base_model, base=base),
+            aliases=Aliases(database, swaps),
+            experiments=Experiments(database, swaps),
+            intake=Intake(database, current),
+            engine_view=partial(_engine_view, settings, revision, database, residency),
+            admin_key=settings.admin_key.get_secret_value(),
+            max_adapter_bytes=settings.max_adapter_bytes,
+            upload_dir=settings.home / "uploads",
+            readiness=partial(self._readiness, residency),
+            metrics_text=self.telemetry.metrics_text,
+        )
+
+    def _readiness(self, residency: Residency) -> str | None:
+        """Why this worker should get no traffic now; None when it should."""
+        if self.draining:
+            return "draining"
+        if self.current.snapshot.version == 0:
+            return "starting: the database has not been read yet"
+        return None if residency.ready else "starting: the engine is not ready yet"
+
+
+@asynccontextmanager
+async def _background(*loops: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
+    """Run endless loops beside the block. One that fails ends the block; the end of the block ends them."""
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(_forever(loop)) for loop in loops]
+        yield
+        for task in tasks:
+            task.cancel()
+
+
+async def _forever(loop: Callable[[], Awaitable[None]]) -> None:
+    await loop()
+
+
+def _describe(worker: str, current: Current, residency: Residency) -> WorkerReport:
+    """What this worker says about itself."""
+    return WorkerReport(
+        worker=worker,
+        snapshot_version=current.snapshot.version,
+        ready=residency.ready,
+        engine_boot=residency.boot,
+        resident=frozenset(map(str, residency.resident)),
+        leased=frozenset(map(str, residency.leased)),
+        failed={str(ref): sentence for ref, sentence in residency.failed.items()},
+    )

@@ -1,0 +1,67 @@
+"""One worker: uvicorn around the app, on a listening socket that the supervisor opened.
+
+    python -m gateway.worker FD
+
+It leaves in order: readiness fails first, then the socket closes, then open streams get `drain_seconds`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import socket
+import sys
+from types import FrameType
+
+import uvicorn
+
+from gateway import settings as settings_module
+from gateway.app import App
+from gateway.telemetry import configure_logging
+
+PR_SET_PDEATHSIG = 1
+NOTICE_SECONDS = 0.5
+"""Between failing readiness and closing the door: what a load balancer on the same host needs to look away."""
+
+
+class _Server(uvicorn.Server):
+    """uvicorn, which on SIGTERM tells the app first."""
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        app = self.config.app
+        if not isinstance(app, App) or app.draining:  # a second signal means now
+            super().handle_exit(sig, frame)
+            return
+        app.drain()
+        app.loop.call_later(NOTICE_SECONDS, super().handle_exit, sig, frame)
+
+
+def main(descriptor: int) -> None:
+    """Serve until told to stop."""
+    _die_with_parent()
+    configure_logging()
+    settings = settings_module.load()
+    config = uvicorn.Config(
+        App(settings),
+        loop="uvloop",
+        http="httptools",
+        lifespan="on",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        timeout_graceful_shutdown=int(settings.drain_seconds),
+    )
+    _Server(config).run(sockets=[socket.socket(fileno=descriptor)])
+
+
+def _die_with_parent() -> None:
+    """Without its supervisor a worker has no engine and no database: the kernel sends SIGTERM when the parent is gone."""
+    parent = os.getppid()
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))

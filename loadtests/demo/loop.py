@@ -1,0 +1,201 @@
+"""The whole loop on a real model: serve, train, compare, learn from feedback, train again, swap under live streams.
+
+Everything goes over the gateway's HTTP interfaces and the trainer's command line, as it would for a user.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from loadtests.demo import triage
+from loadtests.demo.gateway import DemoFailed, Gateway, running
+from loadtests.demo.progress import Step, step
+from loadtests.demo.users import METRIC, Asked, Streamed, Users
+
+BASE_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
+TENANT, NEIGHBOUR, ALIAS = "acme", "globex", "support"
+AT_ONCE = 12
+"""Users waiting at once in the comparison: the two cores generate no faster beyond that."""
+STREAMS = 24
+COMPARED = 96
+AFTERWARDS = 40
+
+
+@dataclass(slots=True)
+class Story:
+    """What the loop leaves behind, for the report."""
+
+    began: float = field(default_factory=time.monotonic)
+    compared: list[Asked] = field(default_factory=list)
+    neighbour: list[Asked] = field(default_factory=list)
+    afterwards: list[Asked] = field(default_factory=list)
+    streams: list[Streamed] = field(default_factory=list)
+    results: dict[str, Any] = field(default_factory=dict)
+    published: list[dict[str, Any]] = field(default_factory=list)
+    swaps: list[tuple[str, dict[str, float]]] = field(default_factory=list)
+    acknowledged: float = 0.0
+    lineage: dict[str, Any] = field(default_factory=dict)
+
+
+def run(home: Path, model_path: Path) -> Story:
+    """The demo. A second run keeps the trained first version's run directory, and so is quicker."""
+    shutil.rmtree(home / "gateway", ignore_errors=True)
+    story = Story()
+    with step("1  PostgreSQL, the gateway, and a real vLLM child") as now:
+        stack = running(home / "gateway", base_model=BASE_MODEL, model_path=model_path, say=now.say)
+        gateway = stack.__enter__()
+    try:
+        _tell(gateway, story, home, model_path)
+    finally:
+        with step("   stopping"):
+            stack.__exit__(None, None, None)
+    return story
+
+
+def _tell(gateway: Gateway, story: Story, home: Path, model_path: Path) -> None:
+    with step(f"2  Two tenants: {TENANT} (keeps content, so that it can learn) and {NEIGHBOUR}"):
+        keys = prepare(gateway)
+    with step("3  Round 1: train on the written examples") as now:
+        story.published.append(train(gateway, home / "runs" / "round-1", model_path, now))
+    first = story.published[0]["ref"]
+    with step(f"4  Compare: {COMPARED} users on base against {first}, half and half, {NEIGHBOUR} beside them") as now:
+        asyncio.run(compare(gateway, story, keys, first, now))
+    with step("5  Round 2: train on the examples and on what those users said") as now:
+        shutil.rmtree(home / "runs" / "round-2", ignore_errors=True)
+        story.published.append(train(gateway, home / "runs" / "round-2", model_path, now, parent=first))
+    second = story.published[1]["ref"]
+    with step(f"6  Swap {first} → {second} under {STREAMS} open streams") as now:
+        asyncio.run(swap_under_streams(gateway, story, keys[TENANT], second, now))
+    with step(f"7  {AFTERWARDS} users on {second}") as now:
+        asyncio.run(ask_afterwards(gateway, story, keys[TENANT], now))
+    story.lineage = gateway.call("GET", f"/tenants/{TENANT}/adapters")
+
+
+def prepare(gateway: Gateway) -> dict[str, str]:
+    """Tenants, keys, the metric and an alias that serves the base model; safe to repeat. Returns an API key a tenant."""
+    keys = {}
+    for tenant in (TENANT, NEIGHBOUR):
+        gateway.tenant(tenant, store_content=tenant == TENANT)
+        keys[tenant] = gateway.key(tenant, ["inference", "feedback"])
+    metric = {"name": METRIC, "kind": "boolean", "optimize": "max", "description": "the ticket went to the right team"}
+    gateway.call("POST", f"/tenants/{TENANT}/metrics", metric, taken_ok=True)
+    if gateway.call("GET", f"/tenants/{TENANT}/aliases/{ALIAS}", absent_ok=True) is None:
+        gateway.point(TENANT, ALIAS, {"base": (1, "base")})
+    if gateway.call("GET", f"/tenants/{NEIGHBOUR}/aliases/assistant", absent_ok=True) is None:
+        gateway.point(NEIGHBOUR, "assistant", {"base": (1, "base")})
+    return keys
+
+
+def train(gateway: Gateway, run_dir: Path, model_path: Path, now: Step, *, parent: str | None = None) -> dict[str, Any]:
+    """`trainer run` in its own process, publishing through the gateway; returns its last line, a JSON object."""
+    command = [
+        *(sys.executable, "-m", "trainer", "run", str(Path(__file__).with_name("triage.yaml")), "--json"),
+        *("--set", f"run_dir={run_dir}", "--set", f"model_path={model_path}"),
+    ]
+    if parent is not None:
+        command += ["--set", f"data.gateway.alias={ALIAS}", "--set", f"publish.parent={parent}"]
+    environment = {"GATEWAY_URL": gateway.url, "GATEWAY_KEY": gateway.admin_key}
+    last = ""
+    with (run_dir.parent / f"{run_dir.name}.log").open("w") as log:
+        process = subprocess.Popen(command, env=_with(environment), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        assert process.stdout is not None
+        for line in process.stdout:
+            log.write(line)
+            if line.strip():
+                last = line.strip()
+                now.say(last[:110])
+    if process.wait() != 0:
+        raise DemoFailed(f"the trainer failed: {last} (see {run_dir}.log)")
+    published: dict[str, Any] = json.loads(last)
+    now.note = f"{published['ref']} {published['digest'][:19]}…"
+    return published
+
+
+async def compare(gateway: Gateway, story: Story, keys: dict[str, str], tuned: str, now: Step) -> None:
+    """An experiment of base against `tuned`; the neighbour's users ask at the same time and must notice nothing."""
+    variants = [{"name": "base", "weight": 1, "ref": "base"}, {"name": "tuned", "weight": 1, "ref": tuned}]
+    body = {"alias": ALIAS, "name": "is tuning worth it", "metric": METRIC, "variants": variants}
+    experiment = await asyncio.to_thread(gateway.call, "POST", f"/tenants/{TENANT}/experiments", body)
+    users, neighbours = (Users(gateway.url, keys[t], at_once=n) for t, n in ((TENANT, AT_ONCE), (NEIGHBOUR, 2)))
+    count = _Counter(COMPARED, now)
+    cases = triage.load("users")
+    try:
+        async with asyncio.TaskGroup() as crowd:
+            ours = crowd.create_task(users.ask_all(cases[:COMPARED], ALIAS, feedback=True, done=count.one))
+            theirs = crowd.create_task(
+                neighbours.ask_all(cases[-8:], "assistant", feedback=False, done=lambda _: None)
+            )
+    finally:
+        await users.aclose()
+        await neighbours.aclose()
+    story.compared, story.neighbour = ours.result(), theirs.result()
+    await asyncio.sleep(1.5)  # the recorder writes in batches, at most a second apart
+    path = f"/experiments/{experiment['id']}/results?metric={METRIC}"
+    story.results = await asyncio.to_thread(gateway.call, "GET", path)
+    now.note = count.text()
+
+
+async def swap_under_streams(gateway: Gateway, story: Story, key: str, ref: str, now: Step) -> None:
+    """Promote the first version to all traffic, open streams, promote `ref` in their midst, and let them end."""
+    promote = f"/tenants/{TENANT}/aliases/{ALIAS}/promote"
+    first = story.published[0]["ref"]
+    reply = await asyncio.to_thread(gateway.call, "POST", promote, {"ref": first})
+    story.swaps.append((f"{ALIAS} → {first}", reply["timings_ms"]))
+    users, stop = Users(gateway.url, key, at_once=STREAMS), asyncio.Event()
+    cases = triage.load("users")[COMPARED:]
+    try:
+        async with asyncio.TaskGroup() as crowd:
+            streaming = crowd.create_task(users.stream_until(cases, ALIAS, at_once=STREAMS, stop=stop))
+            now.say(f"{STREAMS} streams open on {first}")
+            await asyncio.sleep(6)
+            reply = await asyncio.to_thread(gateway.call, "POST", promote, {"ref": ref})
+            story.acknowledged = time.monotonic()
+            now.say(f"acknowledged after {reply['timings_ms']['total']:.0f} ms; the old streams end on {first}")
+            await asyncio.sleep(4)
+            stop.set()
+    finally:
+        await users.aclose()
+    story.swaps.append((f"{ALIAS} → {ref}", reply["timings_ms"]))
+    story.streams = streaming.result()
+    now.note = f"{len(story.streams)} streams, {sum(s.error is not None for s in story.streams)} failed"
+
+
+async def ask_afterwards(gateway: Gateway, story: Story, key: str, now: Step) -> None:
+    """Users nobody has asked before judge the new version."""
+    users, count = Users(gateway.url, key, at_once=AT_ONCE), _Counter(AFTERWARDS, now)
+    try:
+        cases = triage.load("heldout")[:AFTERWARDS]
+        story.afterwards = await users.ask_all(cases, ALIAS, feedback=True, done=count.one)
+    finally:
+        await users.aclose()
+    now.note = count.text()
+
+
+class _Counter:
+    """Counts answers as they come, for the progress display."""
+
+    def __init__(self, expected: int, now: Step) -> None:
+        self.expected, self.now = expected, now
+        self.answered = self.good = self.failed = 0
+
+    def one(self, asked: Asked) -> None:
+        self.answered += 1
+        self.good += asked.good
+        self.failed += asked.error is not None
+        self.now.say(f"waiting for answers · {self.text()}")
+
+    def text(self) -> str:
+        return f"{self.answered} of {self.expected} answered, {self.good} judged right, {self.failed} failed"
+
+
+def _with(extra: dict[str, str]) -> dict[str, str]:
+    return {**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", **extra}
