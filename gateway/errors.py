@@ -12,6 +12,7 @@
     ├── AdapterRefused          422  the adapter cannot be served; the message says what to change
     ├── RateLimited             429
     ├── EngineFailed            502  the engine answered with nonsense or died
+    │   └── UpstreamBroken      502  its connection broke before the answer was whole
     ├── Unavailable             503  starting, reconciling, draining, or the database is away; always with Retry-After
     └── EngineTimeout           504
 
@@ -106,6 +107,10 @@ class RateLimited(GatewayError):
 
 class EngineFailed(GatewayError):
     status, default_code = 502, "engine_failed"
+
+
+class UpstreamBroken(EngineFailed):
+    pass
 
 
 class Unavailable(GatewayError):

@@ -1,0 +1,248 @@
+"""One HTTP/1.1 connection to an engine, on asyncio.Protocol and httptools: it writes a request, feeds the parser and
+watches the deadline.
+
+It is on the path of every request, so: one parser and one timer per connection (not per request), no task, no lock.
+It knows nothing of models, JSON or SSE: bytes in, a head and the body's bytes out, into a `Reply`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from math import inf
+from typing import Protocol, cast
+
+import httptools
+
+from gateway.engine.reply import Reply
+from gateway.errors import EngineFailed, EngineTimeout, GatewayError, UpstreamBroken
+from gateway.settings import TimeoutSettings
+
+KEEP_SECONDS = 4.0
+"""How long an idle connection is kept. uvicorn, and so vLLM (VLLM_HTTP_TIMEOUT_KEEP_ALIVE), closes its end after 5."""
+
+HIGH_WATER = 256 * 1024
+"""Bytes of a body that may wait for a slow reader; beyond it the socket is not read, and the engine feels it."""
+
+PIECE = 64 * 1024
+"""Bytes of a request handed to the transport at once; the next piece follows when the socket has taken this one."""
+
+HEAD_LIMIT = 64 * 1024
+BODY_LIMIT = 128 * 1024 * 1024
+"""Bytes of a body that `read` gathers. 8 answers of 8000 tokens with 20 logprobs each come to about 128 MB."""
+
+
+class Pool(Protocol):
+    """What a connection needs of its owner."""
+
+    timeouts: TimeoutSettings
+
+    def give(self, connection: Connection) -> None: ...
+
+    def forget(self, connection: Connection) -> None: ...
+
+
+class Connection(asyncio.Protocol):
+    """One socket to the engine, and at most one unfinished answer on it."""
+
+    def __init__(self, pool: Pool, loop: asyncio.AbstractEventLoop) -> None:
+        self._pool = pool
+        self._loop = loop
+        self._parser = httptools.HttpResponseParser(self)
+        self._transport: asyncio.Transport = cast(asyncio.Transport, None)  # until connection_made
+        self._reply: Reply | None = None
+        self._rest = memoryview(b"")  # what is still to be written of the request
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = inf
+        self._first_by = self._total_by = inf
+        self._idle_since = 0.0
+        self._writable = True
+        self._paused = self._interim = self._to_the_end = self._complete = self._keep = False
+        self._head_bytes = 0
+        self.heard = False  # a byte of the present answer was seen: no retry any more
+        self.uses = 0
+        self.lost = False
+
+    def start(self, head: bytes, body: bytes, *, seconds: float | None) -> Reply:
+        """Begin an exchange; the caller waits for the reply's `status` (or `error`)."""
+        self._reply = reply = Reply(self._loop, self)
+        self.heard = self._complete = self._interim = False
+        self._head_bytes = 0
+        self.uses += 1
+        now, timeouts = self._loop.time(), self._pool.timeouts
+        self._first_by = now + (seconds or timeouts.first_byte)
+        self._total_by = now + (seconds or timeouts.total)
+        self._arm(min(self._first_by, self._total_by, now + timeouts.idle))
+        if len(head) + len(body) <= PIECE:
+            self._transport.write(head + body)
+        else:
+            self._transport.write(head)
+            self._rest = memoryview(body)
+            self._pump()
+        return reply
+
+    def _pump(self) -> None:
+        while self._writable and self._rest:
+            piece, self._rest = self._rest[:PIECE], self._rest[PIECE:]
+            self._transport.write(piece)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+
+    def pause_writing(self) -> None:
+        self._writable = False
+
+    def resume_writing(self) -> None:
+        self._writable = True
+        self._pump()
+
+    def data_received(self, data: bytes) -> None:
+        reply = self._reply
+        if reply is None:  # nobody asked
+            self.drop()
+            return
+        self.heard = True
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserError:
+            if not self._complete:
+                broken = UpstreamBroken if reply.status else EngineFailed
+                self.fail(broken("The engine's answer is not valid HTTP."))
+                return
+            self._keep = False  # the answer is whole; what came after it is not our business
+        if self._complete:
+            self._finish()
+        elif reply.status == 0:
+            self._head_bytes += len(data)
+            if self._head_bytes > HEAD_LIMIT:
+                self.fail(EngineFailed("The engine's answer begins with an endless head."))
+        else:
+            self._after_piece(reply)
+
+    def _after_piece(self, reply: Reply) -> None:
+        if reply.whole:
+            reply.quiet_since = self._loop.time()
+            if reply.size > BODY_LIMIT:
+                self.fail(EngineFailed("The engine's answer is longer than the gateway takes."))
+            return
+        if reply.size > HIGH_WATER and not self._paused:
+            self._paused = True
+            self._transport.pause_reading()
+        reply.wake()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.lost = True
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._reply is not None and self._reply.status and self._to_the_end and exc is None:
+            self._finish()
+        elif self._reply is not None:
+            self.fail(UpstreamBroken("The engine closed the connection before its answer was complete."))
+        self._pool.forget(self)
+
+    # The parser's callbacks.
+
+    def on_message_begin(self) -> None:
+        if self._complete:
+            self._keep = False  # a second answer to one request: finish the first, then drop the connection
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        reply = self._reply
+        if reply is not None and reply.status == 0:  # else: a trailer
+            reply.headers.append((name.lower(), value))
+
+    def on_headers_complete(self) -> None:
+        reply, status = self._reply, self._parser.get_status_code()
+        if reply is None or self._complete:
+            return
+        if status < 200:
+            self._interim = True
+            reply.headers.clear()
+            return
+        self._keep = self._parser.should_keep_alive()
+        self._to_the_end = not any(name in (b"content-length", b"transfer-encoding") for name, _ in reply.headers)
+        reply.status = status
+
+    def on_body(self, body: bytes) -> None:
+        if self._reply is not None and not self._complete:
+            self._first_by = inf
+            self._reply.add(body)
+
+    def on_message_complete(self) -> None:
+        if self._interim:
+            self._interim = False
+        else:
+            self._complete = True
+
+    # How an answer ends.
+
+    def _finish(self) -> None:
+        """The answer is whole: hand it over and go back to the pool, if both sides are done."""
+        reply, self._reply = self._reply, None
+        if reply is not None:
+            reply.detach(None)
+        if not self._keep or self._rest or self.lost:
+            self.drop()
+            return
+        self.resume()
+        self._idle_since = self._loop.time()
+        self._arm(self._idle_since + KEEP_SECONDS)
+        self._pool.give(self)
+
+    def fail(self, error: GatewayError) -> None:
+        """The answer will not become whole: say so to its reader and cut the connection."""
+        reply, self._reply = self._reply, None
+        if reply is not None:
+            reply.detach(error)
+        self.drop()
+
+    def drop(self) -> None:
+        """Cut the connection now, if it ever was made. The engine sees it and stops generating."""
+        self._rest = memoryview(b"")
+        if not self.lost and self._transport is not None:
+            self._transport.abort()
+        self._pool.forget(self)
+
+    def resume(self) -> None:
+        """Read on, if a slow reader had stopped us."""
+        if self._paused:
+            self._paused = False
+            if not self._transport.is_closing():
+                self._transport.resume_reading()
+
+    @property
+    def usable(self) -> bool:
+        return not self.lost and not self._transport.is_closing()
+
+    # The one timer.
+
+    def _arm(self, at: float) -> None:
+        """Look again at `at` or earlier. A timer that fires early finds nothing to do and sets itself anew: cheaper
+        than a timer per request."""
+        if self._timer_at > at:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer_at = at
+            self._timer = self._loop.call_at(at, self._look)
+
+    def _look(self) -> None:
+        self._timer_at = inf
+        now = self._loop.time()
+        deadline, error = self._deadline(now)
+        if deadline > now:
+            self._arm(min(deadline, now + self._pool.timeouts.idle))  # by then another deadline may hold
+        elif error is None:
+            self.drop()
+        else:
+            self.fail(EngineTimeout(error))
+
+    def _deadline(self, now: float) -> tuple[float, str | None]:
+        reply, idle = self._reply, self._pool.timeouts.idle
+        if reply is None:
+            return self._idle_since + KEEP_SECONDS, None
+        if self._first_by < inf:
+            return min(self._first_by, self._total_by), "The engine did not begin its answer in time."
+        # While nobody waits for the engine, a slow client is what takes the time: only the total counts.
+        quiet_by = (now if reply.quiet_since == inf else reply.quiet_since) + idle
+        if quiet_by < self._total_by:
+            return quiet_by, f"The engine fell silent for {idle:g} s in the middle of its answer."
+        return self._total_by, "The engine did not finish its answer in time."

@@ -1,0 +1,108 @@
+"""One answer of an engine, on its way: what `base.Answer` promises.
+
+It holds the body itself, so its connection is free for another request as soon as the last byte is in. One future per
+wait, and none where bytes are already here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from math import inf
+from typing import Protocol
+
+from gateway.errors import GatewayError, UpstreamBroken
+
+
+class Source(Protocol):
+    """What an answer needs of its connection."""
+
+    def resume(self) -> None: ...
+
+    def fail(self, error: GatewayError) -> None: ...
+
+
+class Reply:
+    """One answer of the engine. See `base.Answer` for the contract; `headers` has lower-case names."""
+
+    __slots__ = (
+        "_connection",
+        "_loop",
+        "_parts",
+        "_waiter",
+        "done",
+        "error",
+        "headers",
+        "quiet_since",
+        "size",
+        "status",
+        "whole",
+    )
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, connection: Source) -> None:
+        self._loop = loop
+        self._connection: Source | None = connection
+        self._parts: list[bytes] = []
+        self._waiter: asyncio.Future[None] | None = None
+        self.status = 0  # until the head is complete
+        self.headers: list[tuple[bytes, bytes]] = []
+        self.size = 0  # bytes in _parts
+        self.whole = False  # `read` was called: nobody wants to hear of single pieces
+        self.done = False
+        self.error: GatewayError | None = None
+        self.quiet_since = inf  # when the reader began to wait, or the last byte came; inf: nobody waits
+
+    async def chunk(self) -> bytes:
+        """The next piece of the body as it came; b"" at its end."""
+        while not self._parts:
+            if self.error is not None:
+                raise self.error
+            if self.done:
+                return b""
+            await self.wait()
+        parts, self._parts, self.size = self._parts, [], 0
+        if self._connection is not None:
+            self._connection.resume()
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    async def read(self) -> bytes:
+        """The whole body (what `chunk` has not given out yet)."""
+        self.whole = True
+        if self._connection is not None:
+            self._connection.resume()
+        while not self.done:
+            if self.error is not None:
+                raise self.error
+            await self.wait()
+        body, self._parts, self.size = b"".join(self._parts), [], 0
+        return body
+
+    def close(self) -> None:
+        """Give the answer up. If it is unfinished the connection is aborted at once, and the engine drops its work."""
+        if self._connection is not None:
+            self._connection.fail(UpstreamBroken("The answer was given up before its end."))
+
+    async def wait(self) -> None:
+        """Sleep until something happened: the head, a piece, the end or an error."""
+        self._waiter = waiter = self._loop.create_future()
+        self.quiet_since = self._loop.time()
+        try:
+            await waiter
+        finally:
+            self._waiter = None
+            self.quiet_since = inf
+
+    def wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def add(self, piece: bytes) -> int:
+        """Take a piece of the body; the number of bytes that now wait."""
+        self._parts.append(piece)
+        self.size += len(piece)
+        return self.size
+
+    def detach(self, error: GatewayError | None) -> None:
+        """The connection is done with this answer, well (`None`) or badly."""
+        self._connection = None
+        self.done, self.error = error is None, error
+        self.wake()
