@@ -1,13 +1,14 @@
 """The whole schema of the closed loop.
 
 Written as the SQL it is, since PostgreSQL is the only dialect. Three kinds of table live here: the control plane's few
-rows, which every worker reads as one Snapshot; the traffic, `inferences` and `feedback`, which grows by millions of rows
-and therefore has narrow rows, only the indexes that a named query needs, and no foreign keys; and `workers`, which is
-worth nothing after a crash and is unlogged.
+rows, which every worker reads as one Snapshot; the traffic, `inferences` and `feedback`, which grows by millions of
+rows and therefore has narrow rows, only the indexes that a named query needs, and no foreign keys; and `workers`,
+which is worth nothing after a crash and is unlogged.
 
-Ids of inferences are text of 44 lower-case hex digits, compared byte by byte (collation "C"). They begin with a UUIDv7's
-milliseconds, so the primary key grows at its right edge. What a client wrote is kept as `json`, not `jsonb`: it may hold
-`\\u0000` or half a surrogate pair, which `jsonb` refuses, and one such prompt would take its whole batch down.
+Ids of inferences are text of 44 lower-case hex digits, compared byte by byte (collation "C"). They begin with a
+UUIDv7's milliseconds, so the primary key grows at its right edge. What a client wrote is kept as `json`, not `jsonb`:
+it may hold `\\u0000` or half a surrogate pair, which `jsonb` refuses, and one such prompt would take its whole batch
+down.
 """
 
 import secrets
@@ -111,7 +112,7 @@ CREATE TABLE preparations (
     ref         text NOT NULL,
     expires_at  timestamptz NOT NULL           -- a swap whose process died leaves nothing behind
 );
-CREATE UNLOGGED TABLE workers (
+CREATE UNLOGGED TABLE workers (              -- renewed each second: half-full pages keep updates heap-only
     worker            text PRIMARY KEY,
     snapshot_version  bigint NOT NULL,
     ready             boolean NOT NULL,
@@ -120,7 +121,7 @@ CREATE UNLOGGED TABLE workers (
     leased            text[] NOT NULL,
     failed            jsonb NOT NULL,          -- ref → the sentence that says why
     expires_at        timestamptz NOT NULL
-) WITH (fillfactor = 50);                      -- renewed each second: room for heap-only updates
+) WITH (fillfactor = 50);
 CREATE TABLE audit (
     id       bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     at       timestamptz NOT NULL DEFAULT now(),
