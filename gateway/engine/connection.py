@@ -50,6 +50,7 @@ class Connection(asyncio.Protocol):
         self._parser = httptools.HttpResponseParser(self)
         self._transport: asyncio.Transport = cast(asyncio.Transport, None)  # until connection_made
         self._reply: Reply | None = None
+        self._headers: list[tuple[bytes, bytes]] = []
         self._rest = memoryview(b"")  # what is still to be written of the request
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = inf
@@ -66,7 +67,7 @@ class Connection(asyncio.Protocol):
         """Begin an exchange; the caller waits for the reply's `status` (or `error`)."""
         self._reply = reply = Reply(self._loop, self)
         self.heard = self._complete = self._interim = False
-        self._head_bytes = 0
+        self._headers, self._head_bytes = [], 0
         self.uses += 1
         now, timeouts = self._loop.time(), self._pool.timeouts
         self._first_by = now + (seconds or timeouts.first_byte)
@@ -148,7 +149,7 @@ class Connection(asyncio.Protocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         reply = self._reply
         if reply is not None and reply.status == 0:  # else: a trailer
-            reply.headers.append((name.lower(), value))
+            self._headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
         reply, status = self._reply, self._parser.get_status_code()
@@ -156,10 +157,11 @@ class Connection(asyncio.Protocol):
             return
         if status < 200:
             self._interim = True
-            reply.headers.clear()
+            self._headers = []
             return
         self._keep = self._parser.should_keep_alive()
-        self._to_the_end = not any(name in (b"content-length", b"transfer-encoding") for name, _ in reply.headers)
+        self._to_the_end = not any(name in (b"content-length", b"transfer-encoding") for name, _ in self._headers)
+        reply.headers = self._headers
         reply.status = status
 
     def on_body(self, body: bytes) -> None:

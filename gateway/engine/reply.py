@@ -10,6 +10,7 @@ import asyncio
 from math import inf
 from typing import Protocol
 
+from gateway.engine.base import Headers
 from gateway.errors import GatewayError, UpstreamBroken
 
 
@@ -44,7 +45,7 @@ class Reply:
         self._parts: list[bytes] = []
         self._waiter: asyncio.Future[None] | None = None
         self.status = 0  # until the head is complete
-        self.headers: list[tuple[bytes, bytes]] = []
+        self.headers: Headers = ()
         self.size = 0  # bytes in _parts
         self.whole = False  # `read` was called: nobody wants to hear of single pieces
         self.done = False

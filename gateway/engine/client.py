@@ -1,0 +1,211 @@
+"""The engine behind a URL: `base.Engine` on our HTTP client, for a vLLM with our plugin, without it, and for the fake.
+
+vLLM's shapes (its error body, its completions' logprobs, the plugin's JSON) are read here and nowhere above.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Coroutine
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+from gateway.domain import BASE
+from gateway.engine.base import Answer, EngineStatus, Headers, Probe
+from gateway.engine.upstream import Upstream
+from gateway.errors import (
+    AdapterRefused,
+    Conflict,
+    EngineFailed,
+    GatewayError,
+    InvalidRequest,
+    PayloadTooLarge,
+    RateLimited,
+    Unavailable,
+)
+from gateway.settings import TimeoutSettings
+
+PROBE_PROMPT = "The capital of France is"
+STATUS_SECONDS = 10.0
+"""An engine that loads an adapter answers nobody meanwhile; a load takes well under a second from a local disk."""
+
+_JSON = ((b"content-type", b"application/json"),)
+_NO_PLUGIN_BOOT = "without-plugin"
+_FLOOR = -9999.0
+"""What vLLM writes for a log-probability of minus infinity."""
+
+_PATH = re.compile(r"(?<![\w.:/@])/(?:[\w.@+~-]+/?)+|\b[A-Za-z]:\\[^\s'\"]+|\b\w+://[^\s'\"]+")
+_ADDRESS = re.compile(r"\b\d{1,3}(?:\.\d{1,3}){3}(?::\d+)?\b|\b0x[0-9a-fA-F]{6,}\b|\blocalhost:\d+\b")
+_NOT_FINITE = re.compile(r"out of range float|not JSON compliant", re.IGNORECASE)
+
+
+class HttpEngine:
+    """One engine at `http://host:port` or `unix:/path`. `base_model` is what the engine calls its base model.
+
+    `probe` and nothing else reads `base` as the base model; `send` passes bytes on as they are.
+    """
+
+    def __init__(self, url: str, *, base_model: str, timeouts: TimeoutSettings, max_connections: int = 2048) -> None:
+        self._upstream = Upstream(url, timeouts=timeouts, max_connections=max_connections)
+        self._base_model = base_model
+
+    def send(
+        self, path: bytes, headers: Headers, body: bytes, *, method: bytes = b"POST"
+    ) -> Coroutine[Any, Any, Answer]:
+        """See `base.Engine.send`. Not a coroutine of its own: one frame less on the path of every request."""
+        return self._upstream.send(path, headers, body, method=method)
+
+    async def status(self) -> EngineStatus:
+        """Who is there. Without our plugin the boot id is a constant: such an engine has nothing to lose."""
+        status, reply = await self._ask(b"GET", b"/tuneloop/engine", seconds=STATUS_SECONDS)
+        if status == 404:
+            return await self._status_without_plugin()
+        if status != 200:
+            raise engine_error(status, reply)
+        try:
+            told = json.loads(reply)
+            return EngineStatus(
+                boot_id=str(told["boot_id"]),
+                base_model=str(told["base_model"]),
+                plugin=True,
+                max_rank=int(told["max_lora_rank"]),
+                slots=int(told["max_loras"]),
+                capacity=int(told["max_cpu_loras"]),
+                max_model_len=int(told["max_model_len"]),
+                resident=frozenset(str(adapter["name"]) for adapter in told["adapters"]),
+            )
+        except (ValueError, KeyError, TypeError):
+            raise EngineFailed("The engine's status makes no sense to the gateway.") from None
+
+    async def _status_without_plugin(self) -> EngineStatus:
+        status, reply = await self._ask(b"GET", b"/v1/models", seconds=STATUS_SECONDS)
+        if status != 200:
+            raise engine_error(status, reply)
+        try:
+            cards = [card for card in json.loads(reply)["data"] if card.get("parent") is None]
+            names = [str(card["id"]) for card in cards]
+            chosen = names.index(self._base_model) if self._base_model in names else 0
+            length = cards[chosen].get("max_model_len") or 0
+            return EngineStatus(_NO_PLUGIN_BOOT, names[chosen], plugin=False, max_model_len=int(length))
+        except (ValueError, KeyError, TypeError, AttributeError, IndexError):
+            raise EngineFailed("The engine's list of models makes no sense to the gateway.") from None
+
+    async def load(self, name: str, path: Path, *, pin: bool = False) -> bool:
+        """Make an adapter resident; False if it already was.
+
+        Raises `AdapterRefused` (the engine will not take it, ever) or `Unavailable` (it is full, or away).
+        """
+        status, reply = await self._ask(b"POST", b"/tuneloop/adapters", {"name": name, "path": str(path), "pin": pin})
+        if status == 200:
+            return _flag(reply, "loaded")
+        if status in (404, 409, 422):
+            raise AdapterRefused(f"The engine refuses {name}: {engine_sentence(reply)}")
+        raise engine_error(status, reply)
+
+    async def evict(self, name: str) -> bool:
+        """Free an adapter's memory; False if it was not resident. Raises `Conflict` while the engine runs on it."""
+        status, reply = await self._ask(b"POST", b"/tuneloop/adapters/evict", {"name": name})
+        if status == 200:
+            return _flag(reply, "evicted")
+        if status == 409:
+            raise Conflict(engine_sentence(reply), code="adapter_in_use")
+        raise engine_error(status, reply)
+
+    async def probe(self, model: str, *, seconds: float = 30) -> Probe:
+        """Generate one token. Raises `AdapterRefused` when an adapter's log-probabilities are not finite numbers."""
+        name = self._base_model if model == BASE else model
+        body = {"model": name, "prompt": PROBE_PROMPT, "max_tokens": 1, "temperature": 0, "logprobs": 5}
+        status, reply = await self._ask(b"POST", b"/v1/completions", body, seconds=seconds)
+        broken = status in (400, 500) and _NOT_FINITE.search(engine_sentence(reply))
+        if status == 200:
+            probe = _read_probe(reply)
+            if probe is not None:
+                return probe
+        elif not broken:
+            raise engine_error(status, reply)
+        if name == self._base_model:
+            raise EngineFailed("The base model's log-probabilities are not finite numbers.")
+        raise AdapterRefused(
+            f"{model} loads, but its log-probabilities are not finite numbers.",
+            remedy="Its weights overflow: retrain with a lower learning rate or in float32.",
+        )
+
+    async def aclose(self) -> None:
+        """Close every connection."""
+        await self._upstream.aclose()
+
+    async def _ask(
+        self, method: bytes, path: bytes, body: dict[str, Any] | None = None, *, seconds: float | None = None
+    ) -> tuple[int, bytes]:
+        data = b"" if body is None else json.dumps(body).encode()
+        answer = await self._upstream.send(path, _JSON, data, method=method, seconds=seconds)
+        try:
+            return answer.status, await answer.read()
+        finally:
+            answer.close()
+
+
+def engine_sentence(body: bytes) -> str:
+    """What an engine's error body says, in at most 500 characters, without paths and addresses (FACTS G8)."""
+    try:
+        told = json.loads(body)
+    except ValueError:
+        told = None
+    error = told.get("error") if isinstance(told, dict) else None
+    message = error.get("message") if isinstance(error, dict) else error
+    if not isinstance(message, str) or not message:
+        return "It gave no reason."
+    message = _ADDRESS.sub("(address)", _PATH.sub("(path)", message))
+    return message if len(message) <= 500 else message[:499] + "…"
+
+
+def engine_error(status: int, body: bytes) -> GatewayError:
+    """The gateway's error for an engine's answer of `status` ≥ 400.
+
+    What is the client's fault keeps the engine's sentence; what is the engine's fault is never quoted. A 404 means that
+    the engine does not hold the weights: before the first byte the caller may load them again and retry.
+    """
+    sentence = engine_sentence(body)
+    if status == 404:
+        return Unavailable("The engine does not hold this model's weights at the moment.", retry_after=1)
+    if status == 429:
+        return RateLimited("The engine has too much to do.", remedy="Try again in a moment.", retry_after=1)
+    if status == 503:
+        return Unavailable("The engine takes no requests at the moment.", remedy="Try again in a moment.")
+    if status == 413:
+        return PayloadTooLarge(sentence)
+    if status in (400, 422, 501) and not _NOT_FINITE.search(sentence):
+        context = "maximum context length" in sentence or "max_model_len" in sentence
+        return InvalidRequest(sentence, param=_param(body), code="context_length_exceeded" if context else None)
+    return EngineFailed("The engine failed on this request.")
+
+
+def _param(body: bytes) -> str | None:
+    try:
+        param = json.loads(body)["error"]["param"]
+    except (ValueError, KeyError, TypeError):
+        return None
+    return param if isinstance(param, str) else None
+
+
+def _flag(body: bytes, name: str) -> bool:
+    try:
+        return bool(json.loads(body)[name])
+    except (ValueError, KeyError, TypeError):
+        raise EngineFailed("The engine's answer makes no sense to the gateway.") from None
+
+
+def _read_probe(body: bytes) -> Probe | None:
+    """Read a completion of one token; None when a log-probability is not finite, or the chosen token's is the floor."""
+    try:
+        choice = json.loads(body)["choices"][0]
+        logprobs = choice["logprobs"]
+        chosen, ranked = logprobs["token_logprobs"][0], logprobs["top_logprobs"][0] or {}
+        text = str(choice["text"])
+    except (ValueError, KeyError, TypeError, IndexError):
+        raise EngineFailed("The engine's completion has no log-probabilities.") from None
+    if not all(isinstance(value, int | float) and isfinite(value) for value in (chosen, *ranked.values())):
+        return None
+    return Probe(text, {str(token): float(value) for token, value in ranked.items()}) if chosen > _FLOOR else None
