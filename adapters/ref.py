@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from adapters.errors import InvalidRef
 
 SLUG = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?\Z")
-"""A tenant's, adapter's, alias's or variant's name: 1–64 of a–z 0–9 . _ -, beginning and ending with a letter or digit."""
+"""A tenant's, adapter's, alias's or variant's name: 1 to 64 of a-z 0-9 . _ -, with a letter or digit at both ends."""
 
 _REF = re.compile(r"(?P<tenant>[^/@]+)/(?P<name>[^/@]+)@(?P<version>[1-9][0-9]{0,8})\Z")
 
@@ -32,7 +32,9 @@ class AdapterRef:
     def __post_init__(self) -> None:
         for what, text in (("tenant", self.tenant), ("adapter name", self.name)):
             if not is_slug(text):
-                raise InvalidRef(f"{text!r} is no {what}: use 1 to 64 of a-z 0-9 . _ -, beginning and ending with a letter or digit")
+                raise InvalidRef(
+                    f"{text!r} is no {what}: use 1 to 64 of a-z 0-9 . _ -, beginning and ending with a letter or digit"
+                )
         if not 1 <= self.version <= 999_999_999:
             raise InvalidRef(f"{self.version} is no version: versions count from 1")
 

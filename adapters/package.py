@@ -1,0 +1,74 @@
+"""The three files that make an adapter version, written so that equal content has equal bytes, and their address.
+
+A trainer's directory holds more than may be served (model cards, pickled arguments) and leaks local paths; what is
+packed is the weights as they are, a configuration written anew with the base model's public name, and the manifest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+from adapters.errors import InvalidAdapter
+from adapters.manifest import MANIFEST, Manifest
+from adapters.peft_config import CONFIG
+from adapters.weights import WEIGHTS, BaseShape, Limits, check_manifest, inspect, open_plain
+
+FILES = (CONFIG, WEIGHTS, MANIFEST)
+"""What a published directory holds: exactly these."""
+
+
+def pack(
+    directory: Path, into: Path, manifest: Manifest, *, limits: Limits | None = None, base: BaseShape | None = None
+) -> Manifest:
+    """Make `into` (new) a publishable copy of a PEFT directory; return the manifest written there, `files` filled in.
+
+    The copy is what gets inspected, so nobody can change it in between; it is on disk (fsync) when this returns.
+    Raises `InvalidAdapter`.
+    """
+    into.mkdir()
+    for name in (CONFIG, WEIGHTS):
+        with open_plain(directory / name) as source, (into / name).open("xb") as target:
+            shutil.copyfileobj(source, target, 1024 * 1024)
+    found = inspect(into, limits=limits, base=base)
+    check_manifest(manifest.model_copy(update={"files": {}}), found.config, {})
+    if manifest.files and manifest.files.get(WEIGHTS) != found.files[WEIGHTS]:
+        raise InvalidAdapter(f"{MANIFEST} was written for other weights: publish the run again.")
+    config = found.config.to_json(manifest.base_model)
+    (into / CONFIG).write_bytes(config)
+    files = {CONFIG: hashlib.sha256(config).hexdigest(), WEIGHTS: found.files[WEIGHTS]}
+    written = manifest.model_copy(update={"files": files, "target_modules": found.target_modules})
+    (into / MANIFEST).write_bytes(written.to_json())
+    for name in FILES:
+        _settle(into / name)
+    fsync_directory(into)
+    return written
+
+
+def digest_of(manifest: bytes, files: Mapping[str, str]) -> str:
+    """The content's address, `sha256:…`: over the sorted names and SHA-256s of all files, the manifest's among them."""
+    everything = {**files, MANIFEST: hashlib.sha256(manifest).hexdigest()}
+    lines = "".join(f"{name} {everything[name]}\n" for name in sorted(everything))
+    return f"sha256:{hashlib.sha256(lines.encode()).hexdigest()}"
+
+
+def fsync_directory(directory: Path) -> None:
+    """Make the directory's entries survive a power cut."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _settle(path: Path) -> None:
+    """Read-only, and on the disk."""
+    path.chmod(0o444)
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
