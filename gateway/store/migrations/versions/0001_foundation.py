@@ -144,7 +144,7 @@ CREATE TABLE inferences (
     alias_revision  integer NOT NULL,
     input_tokens    integer,
     output_tokens   integer,
-    status          smallint NOT NULL,
+    status          integer NOT NULL,
     stream          boolean NOT NULL,
     id              text COLLATE "C" PRIMARY KEY,  -- 44 hex digits
     tenant          text COLLATE "C" NOT NULL,

@@ -1,0 +1,88 @@
+"""Rows of `aliases`, each the newest revision of its pointer, and of `alias_revisions`, all of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from adapters.ref import AdapterRef
+from gateway.domain import Alias, Fallback, Variant
+from gateway.store.database import Connection
+
+_SELECT = "SELECT tenant, name, revision, variants, salt, previous, fallback, experiment FROM aliases"
+
+
+async def find(connection: Connection, tenant: str, name: str) -> Alias | None:
+    row = await connection.fetchrow(f"{_SELECT} WHERE tenant = $1 AND name = $2", tenant, name)
+    return _alias(row) if row else None
+
+
+async def of_tenant(connection: Connection, tenant: str) -> list[Alias]:
+    return [_alias(row) for row in await connection.fetch(f"{_SELECT} WHERE tenant = $1 ORDER BY name", tenant)]
+
+
+async def every(connection: Connection) -> list[Alias]:
+    return [_alias(row) for row in await connection.fetch(_SELECT)]
+
+
+async def referring(connection: Connection, ref: AdapterRef) -> list[str]:
+    """Names of the tenant's aliases that send traffic to `ref`, or would go back to it."""
+    aliases = await of_tenant(connection, ref.tenant)
+    return [a.name for a in aliases if any(v.ref == ref for v in (*a.variants, *(a.previous or ())))]
+
+
+async def put(connection: Connection, alias: Alias, *, actor: str, reason: str) -> None:
+    """Make `alias` the newest revision, and keep it in the history with who made it and why."""
+    variants = variants_to_json(alias.variants)
+    await connection.execute(
+        "INSERT INTO aliases (tenant, name, revision, variants, previous, salt, fallback, experiment)"
+        " VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (tenant, name) DO UPDATE SET"
+        " (revision, variants, previous, salt, fallback, experiment) = ROW (EXCLUDED.revision, EXCLUDED.variants,"
+        " EXCLUDED.previous, EXCLUDED.salt, EXCLUDED.fallback, EXCLUDED.experiment)",
+        alias.tenant,
+        alias.name,
+        alias.revision,
+        variants,
+        None if alias.previous is None else variants_to_json(alias.previous),
+        alias.salt,
+        alias.fallback.value,
+        alias.experiment,
+    )
+    await connection.execute(
+        "INSERT INTO alias_revisions (tenant, alias, revision, variants, salt, fallback, experiment, actor, reason)"
+        " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+        alias.tenant,
+        alias.name,
+        alias.revision,
+        variants,
+        alias.salt,
+        alias.fallback.value,
+        alias.experiment,
+        actor,
+        reason,
+    )
+
+
+def variants_to_json(variants: Sequence[Variant]) -> str:
+    """The JSON text of a variants column."""
+    return json.dumps([{"name": v.name, "weight": v.weight, "ref": v.ref and str(v.ref)} for v in variants])
+
+
+def variants_from_json(text: str) -> tuple[Variant, ...]:
+    """The inverse of `variants_to_json`."""
+    return tuple(
+        Variant(v["name"], v["weight"], AdapterRef.parse(v["ref"]) if v["ref"] else None) for v in json.loads(text)
+    )
+
+
+def _alias(row: Connection) -> Alias:
+    return Alias(
+        tenant=row["tenant"],
+        name=row["name"],
+        revision=row["revision"],
+        variants=variants_from_json(row["variants"]),
+        salt=row["salt"],
+        previous=None if row["previous"] is None else variants_from_json(row["previous"]),
+        fallback=Fallback(row["fallback"]),
+        experiment=row["experiment"],
+    )
