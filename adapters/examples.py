@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Iterator
 from typing import Annotated, Any, Literal, Self, TextIO
 
@@ -17,6 +18,9 @@ from adapters import strictjson
 from adapters.errors import InvalidExample
 
 ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
+_LINE_ENDS = re.compile("[\x85\u2028\u2029]")
+"""JSON leaves these in texts as they are, but str.splitlines and httpx's iter_lines take them for the end of a line."""
+
 _REMEDY = "correct this line, or remove it"
 
 
@@ -67,7 +71,8 @@ class Example(BaseModel):
     def to_json(self) -> str:
         """The row as one line without its end: keys in order, defaults left out, so that equal rows have equal text."""
         fields = self.model_dump(mode="json", exclude_defaults=True) | {"kind": self.kind}
-        return json.dumps(fields, ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False)
+        text = json.dumps(fields, ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False)
+        return _LINE_ENDS.sub(lambda end: f"\\u{ord(end[0]):04x}", text)
 
 
 def read_jsonl(lines: Iterable[str | bytes], *, source: str = "examples") -> Iterator[Example]:
@@ -102,10 +107,9 @@ def dataset_digest(examples: Iterable[Example]) -> str:
 def _parse(text: str, where: str) -> Example:
     try:
         text.encode("utf-8")
-        value = strictjson.parse(text)
-        if not isinstance(value, dict):
+        if not isinstance(strictjson.parse(text), dict):
             raise ValueError("it is not an object")
-        return Example.model_validate(value)
+        return Example.model_validate_json(text, strict=True)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         key = ".".join(str(part) for part in first["loc"])[:80]

@@ -12,7 +12,7 @@ import shutil
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -48,8 +48,9 @@ class Place(Protocol):
         """The names in a folder; none if it does not exist."""
         ...
 
-    def local(self, path: str, cache: Path) -> Path:
-        """A local directory with the files of `path`; `cache` is where a remote place puts its copies."""
+    def local(self, path: str, cache: Callable[[], Path], check: Callable[[Path], object]) -> Path:
+        """A local directory with the files of `path`. A remote place copies them into `cache()` once, and keeps the
+        copy only if `check` accepts it."""
         ...
 
 
@@ -74,12 +75,13 @@ class Directory:
 
     def keep(self, path: str, staged: Path) -> None:
         target = self._root / path
-        _mkdir_durable(target.parent)
+        target.parent.mkdir(parents=True, exist_ok=True)
         _rename_in(staged, target)
+        self._settle(target.parent)
 
     def create(self, path: str, data: bytes) -> bool:
         target = self._root / path
-        _mkdir_durable(target.parent)
+        target.parent.mkdir(parents=True, exist_ok=True)
         with self.staging() as stage:
             draft = stage / "draft"
             with draft.open("xb") as file:
@@ -93,7 +95,7 @@ class Directory:
                 os.link(draft, target)
             except FileExistsError:
                 return False
-        fsync_directory(target.parent)
+        self._settle(target.parent)
         return True
 
     def read(self, path: str) -> bytes | None:
@@ -108,8 +110,15 @@ class Directory:
         except FileNotFoundError:
             return []
 
-    def local(self, path: str, cache: Path) -> Path:
+    def local(self, path: str, cache: Callable[[], Path], check: Callable[[Path], object]) -> Path:
         return self._root / path
+
+    def _settle(self, directory: Path) -> None:
+        """Every entry on the way down to `directory` survives a power cut, whoever made it."""
+        while directory.is_relative_to(self._root):
+            fsync_directory(directory)
+            directory = directory.parent
+        fsync_directory(directory)
 
 
 class Bucket:
@@ -128,8 +137,11 @@ class Bucket:
     def keep(self, path: str, staged: Path) -> None:
         # Not atomic as a whole, and need not be: nothing refers to the object yet. A half-written one is written over.
         self._files.makedirs(self._at(path), exist_ok=True)
+        self._files.invalidate_cache()
         for name in FILES:
-            self._files.put_file(str(staged / name), f"{self._at(path)}/{name}")
+            at = f"{self._at(path)}/{name}"
+            if not self._has(at, (staged / name).stat().st_size):
+                self._files.put_file(str(staged / name), at)
 
     def create(self, path: str, data: bytes) -> bool:
         at = self._at(path)
@@ -154,18 +166,26 @@ class Bucket:
             return []
         return [str(name).rstrip("/").rpartition("/")[2] for name in listed]
 
-    def local(self, path: str, cache: Path) -> Path:
-        target = cache / path
+    def local(self, path: str, cache: Callable[[], Path], check: Callable[[Path], object]) -> Path:
+        home = cache()
+        target = home / path
         if not target.is_dir():
-            _mkdir_durable(target.parent)
-            with _staging(cache / "staging") as stage:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with _staging(home / "staging") as stage:
                 draft = stage / "draft"
                 draft.mkdir()
                 for name in FILES:
                     self._files.get_file(f"{self._at(path)}/{name}", str(draft / name))
                     (draft / name).chmod(0o444)
+                check(draft)
                 _rename_in(draft, target)
         return target
+
+    def _has(self, at: str, size: int) -> bool:
+        try:
+            return bool(self._files.info(at)["size"] == size)
+        except FileNotFoundError:
+            return False
 
     def _at(self, path: str) -> str:
         return f"{self._root}/{path}"
@@ -196,11 +216,3 @@ def _rename_in(draft: Path, target: Path) -> None:
     except OSError:
         if not target.is_dir():  # renaming onto a directory that is not empty fails: somebody was first
             raise
-    fsync_directory(target.parent)
-
-
-def _mkdir_durable(directory: Path) -> None:
-    if not directory.is_dir():
-        _mkdir_durable(directory.parent)
-        directory.mkdir(exist_ok=True)
-        fsync_directory(directory.parent)

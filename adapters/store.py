@@ -15,6 +15,7 @@ import contextlib
 import hashlib
 import json
 import re
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -72,8 +73,8 @@ class AdapterStore:
 
     def __init__(self, url: str, *, cache: Path | None = None) -> None:
         self._place = place_at(url)
-        mark = hashlib.sha256(url.encode()).hexdigest()[:12]
-        self._cache = cache or Path.home() / ".cache" / "tuneloop" / mark
+        self._url = url
+        self._cache = cache
         self._verified: dict[str, Fingerprint] = {}
 
     def publish(
@@ -105,9 +106,11 @@ class AdapterStore:
         """
         with _reachable():
             digest = self._digest(ref)
-            path = self._fetch(ref, digest)
-            manifest = self._verify(ref, digest, path)
-            return Opened(ref, digest, path, manifest)
+            try:
+                path = self._place.local(_object(digest), self._copies, lambda copy: self._verify(ref, digest, copy))
+                return Opened(ref, digest, path, self._verify(ref, digest, path))
+            except (FileNotFoundError, NotADirectoryError) as error:
+                raise AdapterCorrupted(f"files of {ref} are gone from the store: {_CORRUPTED}.") from error
 
     def get(self, ref: AdapterRef) -> Stored:
         """What is known of a version; its manifest is verified. Raises as `open` does."""
@@ -169,25 +172,21 @@ class AdapterStore:
                 return digest
         raise AdapterCorrupted(f"the store's entry of {ref} is damaged: {_CORRUPTED}.")
 
-    def _fetch(self, ref: AdapterRef, digest: str) -> Path:
-        try:
-            return self._place.local(_object(digest), self._cache)
-        except FileNotFoundError as error:
-            raise AdapterCorrupted(f"files of {ref} are gone from the store: {_CORRUPTED}.") from error
+    def _copies(self) -> Path:
+        mark = hashlib.sha256(self._url.encode()).hexdigest()[:12]
+        return self._cache or Path.home() / ".cache" / "tuneloop" / mark
 
     def _verify(self, ref: AdapterRef, digest: str, path: Path) -> Manifest:
-        try:
-            data = (path / MANIFEST).read_bytes()
-            manifest = _manifest(ref, digest, data)
-            before = _fingerprint(path)
-            if self._verified.get(digest) != before:
-                for name, expected in manifest.files.items():
-                    with (path / name).open("rb") as file:
-                        if hashlib.file_digest(file, "sha256").hexdigest() != expected:
-                            raise AdapterCorrupted(f"{name} of {ref} is not what was published: {_CORRUPTED}.")
-                self._verified[digest] = before
-        except FileNotFoundError as error:
-            raise AdapterCorrupted(f"files of {ref} are gone from the store: {_CORRUPTED}.") from error
+        before = _fingerprint(path)
+        if [name for name, *_ in before] != sorted(FILES) or not all(stat.S_ISREG(mode) for _, mode, *_ in before):
+            raise AdapterCorrupted(f"the directory of {ref} holds other files than were published: {_CORRUPTED}.")
+        manifest = _manifest(ref, digest, (path / MANIFEST).read_bytes())
+        if self._verified.get(digest) != before:
+            for name, expected in manifest.files.items():
+                with (path / name).open("rb") as file:
+                    if hashlib.file_digest(file, "sha256").hexdigest() != expected:
+                        raise AdapterCorrupted(f"{name} of {ref} is not what was published: {_CORRUPTED}.")
+            self._verified[digest] = before
         return manifest
 
 
@@ -202,7 +201,7 @@ def _manifest(ref: AdapterRef, digest: str, data: bytes | None) -> Manifest:
 
 
 def _fingerprint(path: Path) -> Fingerprint:
-    """What changes when somebody touches the files. A link or a further file is damage too: both show here."""
+    """(name, mode, bytes, time of change in ns, inode) of each file: what differs once somebody has touched one."""
     found = []
     for entry in sorted(path.iterdir()):
         status = entry.lstat()

@@ -15,8 +15,11 @@ from typing import Any, BinaryIO
 from adapters import strictjson
 from adapters.errors import InvalidAdapter
 
-MAX_HEADER_BYTES = 16 * 1024 * 1024
-"""A LoRA on every linear layer of an 80-layer model has 1120 tensors and a header of about 200 kB."""
+MAX_HEADER_BYTES = 4 * 1024 * 1024
+"""A LoRA on every linear layer of an 80-layer model has 1120 tensors and a header of about 200 kB. Parsed JSON can take
+thirty times its text, so this also bounds the memory a stranger's header costs."""
+
+MAX_NAME = 512
 
 _ITEM_BYTES = {
     "BOOL": 1, "U8": 1, "I8": 1, "F8_E5M2": 1, "F8_E4M3": 1, "I16": 2, "U16": 2, "F16": 2, "BF16": 2,
@@ -77,6 +80,8 @@ def _check_metadata(metadata: Any, what: str) -> None:
 
 def _tensor(name: str, entry: Any, data_start: int, what: str) -> Tensor:
     label = f"{what}: tensor {name[:120]!r}"
+    if len(name) > MAX_NAME:
+        raise InvalidAdapter(f"{label} has a name of {len(name)} characters: {_RESAVE}.")
     if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
         raise InvalidAdapter(f"{label} does not have exactly dtype, shape and data_offsets: {_RESAVE}.")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]

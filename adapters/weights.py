@@ -90,7 +90,7 @@ def inspect(
         target_modules=list(config.target_modules),
         base_model=config.base_model,
         parameters=sum(t.shape[0] * t.shape[1] for t in tensors),
-        bytes=sum(sizes.values()),
+        bytes=sum(sizes[name] for name in sizes if name != _CARD),
         config=config,
         files=files,
     )
@@ -167,11 +167,12 @@ def _check_tensors(tensors: tuple[Tensor, ...], config: PeftConfig, limits: Limi
             raise InvalidAdapter(
                 f"{_short(tensor)} is {shape}, but {CONFIG} says r = {config.rank}: save both from one model."
             )
-    unused = set(config.target_modules)
+    targets = set(config.target_modules)
+    unused = set(targets)
     for module, pair in sides.items():
         if len(pair) != 2:
             raise InvalidAdapter(f"{module[:120]} has only one of lora_A and lora_B: save the adapter again.")
-        matched = {t for t in _suffixes(module) if t in config.target_modules}
+        matched = targets.intersection(_suffixes(module))
         if not matched:
             raise InvalidAdapter(f"{module[:120]} is none of the target_modules in {CONFIG}: save both from one model.")
         unused -= matched

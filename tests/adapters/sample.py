@@ -1,4 +1,4 @@
-"""Small adapters made without torch: real PEFT directories for a base model of 2 layers, 64 wide. Any test may use them."""
+"""Small adapters made without torch: PEFT directories for a base model of 2 layers, 64 wide. Any test may use them."""
 
 from __future__ import annotations
 
