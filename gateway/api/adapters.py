@@ -1,0 +1,155 @@
+"""/admin/v1/tenants/{tenant}/adapters: register a version that is in the store, upload one, list, retire.
+
+An upload goes to a file as it comes: its size costs disk and no memory. What is in it is the control plane's to judge.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request
+from pydantic import Field, ValidationError
+
+from adapters.ref import AdapterRef, is_slug
+from gateway.api.bodies import MAX_JSON_BYTES, CallerHere, IdentifiedRoute, RoomsHere, parse, read_limited
+from gateway.api.errors import describe
+from gateway.api.shapes import MAX_PAGE, Body, RefText, no_such_adapter, own_version, page
+from gateway.api.tenants import OwnTenant
+from gateway.domain import Adapter
+from gateway.errors import InvalidRequest, PayloadTooLarge, Unavailable
+
+
+class _MixedRoute(IdentifiedRoute):
+    """Reads its body itself: JSON or a tar."""
+
+    reads_json = False
+
+
+router = APIRouter(prefix="/admin/v1/tenants/{tenant}", tags=["adapters"], route_class=_MixedRoute)
+
+log = logging.getLogger("gateway.api.adapters")
+
+TAR = "application/x-tar"
+
+
+class Registration(Body):
+    """A version that a trainer has published into the shared store."""
+
+    ref: RefText = Field(description="`support@1` or `acme/support@1`.", examples=["acme/support@1"])
+
+
+_TWO_KINDS_OF_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {"schema": Registration.model_json_schema()},
+            TAR: {"schema": {"type": "string", "format": "binary"}},
+        },
+    }
+}
+
+
+@router.post(
+    "/adapters",
+    status_code=201,
+    summary="Register a version from the shared store, or upload a tar of one (with ?name=)",
+    openapi_extra=_TWO_KINDS_OF_BODY,
+)
+async def register(
+    request: Request,
+    tenant: OwnTenant,
+    rooms: RoomsHere,
+    caller: CallerHere,
+    name: Annotated[str | None, Query(max_length=64, description="of an uploaded adapter; the version is ours")] = None,
+) -> dict[str, Any]:
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != TAR:
+        ref = own_version(tenant, (await _registration(request)).ref)
+        return _row(await rooms.adapters.register(ref, actor=caller.actor))
+    if name is None or not is_slug(name):
+        raise InvalidRequest(
+            "An upload needs a name for its adapter.", remedy="Add ?name=support, in a-z 0-9 . _ -", param="name"
+        )
+    async with _staged(request, rooms.upload_dir, limit=rooms.max_adapter_bytes) as tar:
+        return _row(await rooms.adapters.upload(tenant, name, tar, actor=caller.actor))
+
+
+@router.get("/adapters", summary="List the registered versions, retired ones too")
+async def index(
+    tenant: OwnTenant,
+    rooms: RoomsHere,
+    limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = MAX_PAGE,
+    after: Annotated[str | None, Query(max_length=160)] = None,
+) -> dict[str, Any]:
+    rows = [_row(adapter) for adapter in await rooms.adapters.list(tenant)]
+    return page(rows, key="ref", limit=limit, after=after)
+
+
+@router.post("/adapters/{name}/{version}/retire", summary="Retire a version: it takes no new traffic, ever")
+async def retire(name: str, version: str, tenant: OwnTenant, rooms: RoomsHere, caller: CallerHere) -> dict[str, Any]:
+    ref = own_version(tenant, f"{tenant}/{name}@{version}")
+    await rooms.adapters.retire(ref, actor=caller.actor)
+    for adapter in await rooms.adapters.list(tenant):
+        if adapter.ref == ref:
+            return _row(adapter)
+    raise no_such_adapter(ref)
+
+
+async def _registration(request: Request) -> Registration:
+    try:
+        return Registration.model_validate(parse(await read_limited(request, MAX_JSON_BYTES)))
+    except ValidationError as error:
+        raise describe(error.errors()) from error
+
+
+@asynccontextmanager
+async def _staged(request: Request, directory: Path, *, limit: int) -> AsyncIterator[Path]:
+    """The request's body as a file of at most `limit` bytes, gone afterwards."""
+    announced = request.headers.get("content-length", "")
+    if announced.isdecimal() and int(announced[:20]) > limit:
+        raise _too_large(limit)
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=directory, suffix=".tar") as file:
+            await _receive(request, file.file, limit)
+            file.flush()
+            yield Path(file.name)
+    except OSError as error:
+        raise Unavailable(
+            "The upload cannot be stored now.", remedy="Try again later.", code="storage_failed"
+        ) from error
+
+
+async def _receive(request: Request, file: BinaryIO, limit: int) -> None:
+    size = 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size > limit:
+            raise _too_large(limit)
+        await asyncio.to_thread(file.write, chunk)
+
+
+def _too_large(limit: int) -> PayloadTooLarge:
+    return PayloadTooLarge(
+        f"The adapter is larger than {limit} bytes.",
+        remedy="Train with a lower rank or fewer target modules, or raise GATEWAY_MAX_ADAPTER_BYTES.",
+    )
+
+
+def _row(adapter: Adapter) -> dict[str, Any]:
+    ref: AdapterRef = adapter.ref
+    return {
+        "object": "adapter",
+        "ref": str(ref),
+        "name": ref.name,
+        "version": ref.version,
+        "digest": adapter.digest,
+        "rank": adapter.rank,
+        "base_model": adapter.base_model,
+        "retired": adapter.retired,
+    }

@@ -1,0 +1,63 @@
+"""GET /admin/v1/export: a tenant's judged traffic as training rows, one JSON object a line."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+from pydantic import AfterValidator
+from starlette.responses import Response, StreamingResponse
+
+from adapters.examples import Example
+from gateway.api.auth import own_tenant, require_admin
+from gateway.api.bodies import CallerHere, IdentifiedRoute, RoomsHere
+from gateway.api.shapes import Name
+from gateway.errors import InvalidRequest
+from gateway.feedback.export import examples
+
+router = APIRouter(prefix="/admin/v1", tags=["export"], route_class=IdentifiedRoute)
+
+JSONL = "application/jsonl"
+
+
+def _sensible(moment: datetime) -> datetime:
+    aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    if not 2000 <= aware.year < 2200:  # PostgreSQL's and Python's calendars end elsewhere than RFC 3339's
+        raise ValueError("give a moment between the years 2000 and 2200")
+    return aware
+
+
+@router.get(
+    "/export",
+    summary="Stream training rows",
+    response_class=StreamingResponse,
+    responses={200: {"content": {JSONL: {"schema": Example.model_json_schema()}}, "description": "One row a line."}},
+)
+async def export(
+    rooms: RoomsHere,
+    caller: CallerHere,
+    tenant: Annotated[str | None, Query(max_length=64, description="Your own, when left out.")] = None,
+    alias: Name | None = None,
+    metric: Name | None = None,
+    since: Annotated[datetime, AfterValidator(_sensible)] | None = None,
+) -> Response:
+    require_admin(caller)
+    named = tenant if tenant is not None else caller.tenant
+    if named is None:
+        raise InvalidRequest(
+            "Which tenant?", remedy="Add ?tenant=NAME.", param="tenant", code="missing_required_parameter"
+        )
+    rows = examples(rooms.db, own_tenant(caller, named), alias=alias, metric=metric, since=since)
+    # The first row is read before the status goes out, so that what can fail at once fails with a status.
+    first = await anext(rows, None)
+    return StreamingResponse(_lines(first, rows), media_type=JSONL)
+
+
+async def _lines(first: Example | None, rest: AsyncIterator[Example]) -> AsyncIterator[bytes]:
+    if first is None:
+        return
+    yield first.to_json().encode() + b"\n"
+    async for example in rest:
+        yield example.to_json().encode() + b"\n"

@@ -1,0 +1,43 @@
+"""What the HTTP edges call: the rooms of one worker, handed in by the composition root. It builds none of them."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gateway.control.adapters import Adapters
+from gateway.control.aliases import Aliases
+from gateway.control.experiments import Experiments
+from gateway.control.keys import Keys
+from gateway.control.metrics import Metrics
+from gateway.control.tenants import Tenants
+from gateway.feedback.intake import Intake
+from gateway.snapshot import Current
+from gateway.store.database import Database
+
+
+@dataclass(frozen=True, slots=True)
+class Rooms:
+    """`readiness` says in a few words why this worker should get no traffic now, or None when it should.
+
+    `engine_view` is the installation's view of the engine as JSON; `metrics_text` is the Prometheus page;
+    uploads of at most `max_adapter_bytes` are staged in `upload_dir`.
+    """
+
+    db: Database
+    current: Current
+    tenants: Tenants
+    keys: Keys
+    metrics: Metrics
+    adapters: Adapters
+    aliases: Aliases
+    experiments: Experiments
+    intake: Intake
+    engine_view: Callable[[], Awaitable[dict[str, Any]]]
+    admin_key: str
+    max_adapter_bytes: int
+    upload_dir: Path
+    readiness: Callable[[], str | None]
+    metrics_text: Callable[[], bytes]
