@@ -8,10 +8,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import tempfile
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import IO, Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 from pydantic import Field, ValidationError
@@ -19,8 +19,9 @@ from pydantic import Field, ValidationError
 from adapters.ref import AdapterRef, is_slug
 from gateway.api.bodies import MAX_JSON_BYTES, CallerHere, IdentifiedRoute, RoomsHere, parse, read_limited
 from gateway.api.errors import describe
-from gateway.api.shapes import MAX_PAGE, Body, RefText, no_such_adapter, own_version, page
+from gateway.api.shapes import MAX_PAGE, Body, RefText, own_version, page
 from gateway.api.tenants import OwnTenant
+from gateway.control.names import unknown_adapter
 from gateway.domain import Adapter
 from gateway.errors import InvalidRequest, PayloadTooLarge, Unavailable
 
@@ -97,7 +98,7 @@ async def retire(name: str, version: str, tenant: OwnTenant, rooms: RoomsHere, c
     for adapter in await rooms.adapters.list(tenant):
         if adapter.ref == ref:
             return _row(adapter)
-    raise no_such_adapter(ref)
+    raise unknown_adapter(ref)
 
 
 async def _registration(request: Request) -> Registration:
@@ -113,25 +114,33 @@ async def _staged(request: Request, directory: Path, *, limit: int) -> AsyncIter
     announced = request.headers.get("content-length", "")
     if announced.isdecimal() and int(announced[:20]) > limit:
         raise _too_large(limit)
-    try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=directory, suffix=".tar") as file:
-            await _receive(request, file.file, limit)
+    with _disk_permitting():
+        file = await asyncio.to_thread(_temporary, directory)
+    with file:
+        size = 0
+        async for chunk in request.stream():
+            size += len(chunk)
+            if size > limit:
+                raise _too_large(limit)
+            with _disk_permitting():
+                await asyncio.to_thread(file.write, chunk)
+        with _disk_permitting():
             file.flush()
-            yield Path(file.name)
+        yield Path(file.name)
+
+
+def _temporary(directory: Path) -> IO[bytes]:
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return tempfile.NamedTemporaryFile(dir=directory, suffix=".tar")
+
+
+@contextmanager
+def _disk_permitting() -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
-        raise Unavailable(
-            "The upload cannot be stored now.", remedy="Try again later.", code="storage_failed"
-        ) from error
-
-
-async def _receive(request: Request, file: BinaryIO, limit: int) -> None:
-    size = 0
-    async for chunk in request.stream():
-        size += len(chunk)
-        if size > limit:
-            raise _too_large(limit)
-        await asyncio.to_thread(file.write, chunk)
+        log.error("an upload could not be staged: %s", error.strerror)
+        raise Unavailable("The upload cannot be stored now.", remedy="Try later.", code="storage_failed") from error
 
 
 def _too_large(limit: int) -> PayloadTooLarge:

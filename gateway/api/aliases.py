@@ -11,8 +11,8 @@ from adapters.ref import is_slug
 from gateway.api.bodies import CallerHere, IdentifiedRoute, RoomsHere
 from gateway.api.shapes import Body, Name, RefText, Variants, alias_row, listed, own_ref, variants_of
 from gateway.api.tenants import OwnTenant
-from gateway.domain import BASE, Fallback, Swapped
-from gateway.errors import InvalidRequest, NotFound
+from gateway.control.names import check_name, unknown
+from gateway.domain import Fallback, Swapped
 
 router = APIRouter(prefix="/admin/v1/tenants/{tenant}", tags=["aliases"], route_class=IdentifiedRoute)
 
@@ -41,10 +41,7 @@ class Promotion(Body):
 async def put(
     body: AliasBody, alias: AliasName, tenant: OwnTenant, rooms: RoomsHere, caller: CallerHere
 ) -> dict[str, Any]:
-    if not is_slug(alias) or alias == BASE:
-        raise InvalidRequest(
-            "This is no name for an alias.", remedy="Use 1 to 64 of a-z 0-9 . _ -, and not `base`.", param="alias"
-        )
+    check_name("an alias", alias, reserved=True)
     variants = variants_of(tenant, body.variants)
     return _swapped(await rooms.aliases.set(tenant, alias, variants, fallback=body.fallback, actor=caller.actor))
 
@@ -76,7 +73,7 @@ async def rollback(alias: AliasName, tenant: OwnTenant, rooms: RoomsHere, caller
 def _known(alias: str) -> str:
     """A name that could be an alias's; what could not is on no list."""
     if not is_slug(alias):
-        raise NotFound("This alias does not exist.", param="alias")
+        raise unknown("alias", alias, param="alias")
     return alias
 
 

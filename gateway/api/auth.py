@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from adapters.ref import is_slug
+from gateway.control.names import unknown
 from gateway.domain import ApiKey, Scope, Tenant
-from gateway.errors import Forbidden, NotFound, Unauthenticated, Unavailable
+from gateway.errors import Forbidden, Unauthenticated, Unavailable
 from gateway.identity import hash_key
 from gateway.snapshot import Current
 
@@ -77,16 +78,11 @@ def require_admin(caller: Caller) -> None:
         )
 
 
-def no_such_tenant(name: str) -> NotFound:
-    """The one answer for a tenant that is unknown, foreign or no name at all."""
-    return NotFound(f"The tenant `{name[:64]}` does not exist or you do not have access to it.", param="tenant")
-
-
 def own_tenant(caller: Caller, name: str) -> str:
     """`name`, if the caller administers it. Raises `NotFound` otherwise, whether or not it exists."""
     require_admin(caller)
     if not is_slug(name) or not caller.administers(name):
-        raise no_such_tenant(name)
+        raise unknown("tenant", name, param="tenant")
     return name
 
 

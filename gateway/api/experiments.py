@@ -11,6 +11,7 @@ from gateway.api.auth import require_admin
 from gateway.api.bodies import CallerHere, IdentifiedRoute, RoomsHere
 from gateway.api.shapes import MAX_PAGE, Body, Name, Variants, experiment_row, page, variants_of
 from gateway.api.tenants import OwnTenant
+from gateway.control.names import unknown
 from gateway.domain import Experiment, Metric
 from gateway.errors import InvalidRequest, NotFound
 from gateway.feedback.results import ExperimentResults, results
@@ -39,8 +40,7 @@ async def _own_experiment(
     except NotFound:
         found = None
     if found is None or not caller.administers(found.tenant):
-        message = f"The experiment `{experiment}` does not exist or you do not have access to it."
-        raise NotFound(message, param="experiment")
+        raise unknown("experiment", experiment, param="experiment")
     return found
 
 

@@ -9,11 +9,11 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat
 
 from adapters.errors import InvalidRef
 from adapters.ref import AdapterRef, is_slug
+from gateway.control.names import MAX_VARIANTS, unknown_adapter
 from gateway.domain import BASE, Alias, Experiment, Variant
-from gateway.errors import InvalidRequest, NotFound
+from gateway.errors import InvalidRequest
 
 MAX_PAGE = 1000
-MAX_VARIANTS = 16
 
 
 def _slug(text: str) -> str:
@@ -48,12 +48,7 @@ Variants = Annotated[list[VariantBody], Field(min_length=1, max_length=MAX_VARIA
 
 
 def variants_of(tenant: str, bodies: Sequence[VariantBody]) -> tuple[Variant, ...]:
-    """As the domain has them. Raises `InvalidRequest` for a name given twice or no traffic at all."""
-    names = [body.name for body in bodies]
-    if len(set(names)) != len(names):
-        raise InvalidRequest("Two variants have one name.", remedy="Name each differently.", param="variants")
-    if not any(body.weight > 0 for body in bodies):
-        raise InvalidRequest("Every variant has weight 0.", remedy="Give one a weight above 0.", param="variants")
+    """As the domain has them. Whether traffic can be split among them is the control plane's to judge."""
     return tuple(Variant(body.name, body.weight, own_ref(tenant, body.ref or BASE)) for body in bodies)
 
 
@@ -69,7 +64,7 @@ def own_ref(tenant: str, text: str) -> AdapterRef | None:
     except InvalidRef as error:
         raise InvalidRequest(str(error), param="ref") from error
     if ref.tenant != tenant:
-        raise no_such_adapter(ref)
+        raise unknown_adapter(ref)
     return ref
 
 
@@ -81,11 +76,6 @@ def own_version(tenant: str, text: str) -> AdapterRef:
             "The base model is no adapter version.", remedy="Name one, such as support@1.", param="ref"
         )
     return ref
-
-
-def no_such_adapter(ref: AdapterRef) -> NotFound:
-    """The one answer for a version that is unknown or somebody else's."""
-    return NotFound(f"The adapter version `{ref}` does not exist or you do not have access to it.", param="ref")
 
 
 def listed(rows: Sequence[dict[str, Any]], *, more: bool = False, after: str | None = None) -> dict[str, Any]:

@@ -1,9 +1,9 @@
 """Which variant is better, from sums per unit. Pure: numbers in, intervals out; it knows no SQL, tenant or clock.
 
 The unit of analysis is the unit of assignment (the targeting key): ten judgements of one user are not ten users. Each
-unit contributes a pair (n judgements, their sum); a variant's rate is the ratio of the two means, and its variance comes
-from the delta method. Intervals are asymptotic confidence sequences (Waudby-Smith et al., 2021): they hold at every look
-at once, so whoever watches a running experiment may stop whenever they like.
+unit contributes a pair (n judgements, their sum); a variant's rate is the ratio of the two means, with the variance of
+the delta method. Intervals are asymptotic confidence sequences (Waudby-Smith et al., 2021): they hold at every look at
+once, so whoever watches a running experiment may stop whenever they like.
 """
 
 from __future__ import annotations
