@@ -8,7 +8,7 @@ from gateway.store.database import Connection
 
 _SELECT = "SELECT tenant, name, version, digest, rank, base_model, retired_at IS NOT NULL AS retired FROM adapters"
 _THIS = " WHERE tenant = $1 AND name = $2 AND version = $3"
-_RETIRE = "UPDATE adapters SET retired_at = now()" + _THIS
+_RETIRE = "UPDATE adapters SET retired_at = now() WHERE tenant = $1 AND name = $2 AND version = $3"
 
 
 async def insert(connection: Connection, adapter: Adapter) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from typing import Any
 
 from adapters.ref import AdapterRef
 from gateway.domain import Alias, Fallback, Variant
@@ -63,9 +64,14 @@ async def put(connection: Connection, alias: Alias, *, actor: str, reason: str) 
     )
 
 
+def variants_to_rows(variants: Sequence[Variant]) -> list[dict[str, Any]]:
+    """As they are stored: a ref is its text, the base model's is null."""
+    return [{"name": v.name, "weight": v.weight, "ref": None if v.ref is None else str(v.ref)} for v in variants]
+
+
 def variants_to_json(variants: Sequence[Variant]) -> str:
     """The JSON text of a variants column."""
-    return json.dumps([{"name": v.name, "weight": v.weight, "ref": v.ref and str(v.ref)} for v in variants])
+    return json.dumps(variants_to_rows(variants))
 
 
 def variants_from_json(text: str) -> tuple[Variant, ...]:

@@ -34,9 +34,9 @@ async def insert(connection: Connection, key: ApiKey, *, prefix: str, digest: by
 
 
 async def revoke(connection: Connection, tenant: str, key_id: str) -> bool:
-    """False when the tenant has no such key, or it was revoked before."""
+    """False when the tenant has no such key. One revoked before keeps its moment."""
     status = await connection.execute(
-        "UPDATE api_keys SET revoked_at = now() WHERE tenant = $1 AND id = $2 AND revoked_at IS NULL", tenant, key_id
+        "UPDATE api_keys SET revoked_at = coalesce(revoked_at, now()) WHERE tenant = $1 AND id = $2", tenant, key_id
     )
     return bool(status == "UPDATE 1")
 

@@ -8,9 +8,9 @@ from gateway.store.database import Connection
 _SELECT = "SELECT tenant, name, kind, optimize, description FROM metrics"
 
 
-async def insert(connection: Connection, metric: Metric) -> bool:
-    """False when the tenant has one of this name."""
-    status = await connection.execute(
+async def insert(connection: Connection, metric: Metric) -> None:
+    """One that the tenant has under this name stays as it is."""
+    await connection.execute(
         "INSERT INTO metrics (tenant, name, kind, optimize, description) VALUES ($1, $2, $3, $4, $5)"
         " ON CONFLICT DO NOTHING",
         metric.tenant,
@@ -19,7 +19,6 @@ async def insert(connection: Connection, metric: Metric) -> bool:
         metric.optimize,
         metric.description,
     )
-    return bool(status == "INSERT 0 1")
 
 
 async def find(connection: Connection, tenant: str, name: str) -> Metric | None:

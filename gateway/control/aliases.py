@@ -1,0 +1,94 @@
+"""Aliases: the names that clients use, and what each points to. Every move is a swap (`swap.py`).
+
+Any change of an alias's variants ends its running experiment: what comes after would not be the comparison that began.
+"""
+
+from __future__ import annotations
+
+import builtins
+import secrets
+from collections.abc import Sequence
+from dataclasses import replace
+
+from adapters.ref import AdapterRef
+from gateway.control.names import check_name, check_variants, require_tenant, unknown
+from gateway.control.swap import Move, Swaps
+from gateway.domain import Alias, Fallback, Swapped, Variant
+from gateway.errors import Conflict
+from gateway.store import aliases
+from gateway.store.database import Database
+
+
+class Aliases:
+    """Set, promote, roll back, look at. Each change returns when all live workers have it."""
+
+    def __init__(self, db: Database, swaps: Swaps) -> None:
+        self._db = db
+        self._swaps = swaps
+
+    async def set(
+        self, tenant: str, alias: str, variants: Sequence[Variant], *, fallback: Fallback | None = None, actor: str
+    ) -> Swapped:
+        """Make `alias` point to `variants`; there need not be one yet. Without `fallback`, that stays as it is."""
+        check_name("an alias", alias, reserved=True)
+        check_variants(tenant, variants)
+        before = await self._find(tenant, alias)
+        return await self._move(before, pointing(before, tenant, alias, variants, fallback=fallback), "set", actor)
+
+    async def promote(
+        self, tenant: str, alias: str, ref: AdapterRef, *, variant: str | None = None, actor: str
+    ) -> Swapped:
+        """Let `ref` serve: all of the alias (as its only variant, `tuned`), or the share of the named variant."""
+        before = await self.get(tenant, alias)
+        variants: Sequence[Variant] = (Variant("tuned", 1, ref),)
+        if variant is not None:
+            if variant not in [known.name for known in before.variants]:
+                raise unknown("variant", variant, param="variant")
+            variants = [replace(v, ref=ref) if v.name == variant else v for v in before.variants]
+        check_variants(tenant, variants)
+        return await self._move(before, pointing(before, tenant, alias, variants), "promote", actor)
+
+    async def rollback(self, tenant: str, alias: str, *, actor: str) -> Swapped:
+        """Go back to the variants before the last change of them; doing it twice is where one began."""
+        before = await self.get(tenant, alias)
+        if before.previous is None:
+            raise Conflict(f"The alias `{alias}` never pointed anywhere else.", remedy="Set it instead.")
+        return await self._move(before, pointing(before, tenant, alias, before.previous), "rollback", actor)
+
+    async def get(self, tenant: str, alias: str) -> Alias:
+        """Raises `NotFound`."""
+        found = await self._find(tenant, alias)
+        if found is None:
+            raise unknown("alias", alias, param="alias")
+        return found
+
+    async def list(self, tenant: str) -> builtins.list[Alias]:
+        """By name. Raises `NotFound` for an unknown tenant."""
+        async with self._db.transaction(picture=True) as connection:
+            await require_tenant(connection, tenant)
+            return await aliases.of_tenant(connection, tenant)
+
+    async def _find(self, tenant: str, alias: str) -> Alias | None:
+        async with self._db.transaction(picture=True) as connection:
+            await require_tenant(connection, tenant)
+            return await aliases.find(connection, tenant, alias)
+
+    async def _move(self, before: Alias | None, after: Alias, reason: str, actor: str) -> Swapped:
+        if before is not None and after == replace(before, revision=after.revision):
+            return await self._swaps.confirm(before)
+        return await self._swaps.swap(Move(before, after, actor, reason))
+
+
+def pointing(
+    before: Alias | None, tenant: str, name: str, variants: Sequence[Variant], *, fallback: Fallback | None = None
+) -> Alias:
+    """The revision that follows `before`, with these variants. Pure.
+
+    `previous` becomes the variants that were replaced; while they stay the same, `previous` and the experiment stay.
+    """
+    if before is None:
+        return Alias(tenant, name, 1, tuple(variants), secrets.token_hex(16), fallback=fallback or Fallback.ERROR)
+    after = replace(before, revision=before.revision + 1, fallback=fallback or before.fallback)
+    if tuple(variants) == before.variants:
+        return after
+    return replace(after, variants=tuple(variants), previous=before.variants, experiment=None)

@@ -1,0 +1,112 @@
+"""Experiments: a comparison of an alias's variants, from a moment on, with users dealt out anew.
+
+The variants are frozen at the start. It ends when somebody stops it or when the alias's variants change.
+"""
+
+from __future__ import annotations
+
+import builtins
+import secrets
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+
+from gateway.control.aliases import pointing
+from gateway.control.names import check_variants, require_tenant, unknown
+from gateway.control.swap import Move, Swaps
+from gateway.domain import Alias, Experiment, MetricKind, Variant
+from gateway.errors import Conflict, InvalidRequest
+from gateway.store import aliases, experiments, metrics
+from gateway.store.changes import change
+from gateway.store.database import Connection, Database
+
+
+class Experiments:
+    """Start, stop, look at. An alias has at most one running."""
+
+    def __init__(self, db: Database, swaps: Swaps) -> None:
+        self._db = db
+        self._swaps = swaps
+
+    async def start(
+        self,
+        tenant: str,
+        alias: str,
+        *,
+        name: str,
+        metric: str | None = None,
+        variants: Sequence[Variant] | None = None,
+        actor: str,
+    ) -> Experiment:
+        """Begin to compare the alias's variants, or `variants`, which it then gets in the same swap.
+
+        `metric` must be declared and have numbers. Raises `Conflict` when one is running, `InvalidRequest` when there
+        is nothing to compare.
+        """
+        before = await self._ready_alias(tenant, alias, metric)
+        arms = tuple(before.variants if variants is None else variants)
+        check_variants(tenant, arms)
+        if sum(arm.weight > 0 for arm in arms) < 2:
+            raise InvalidRequest(
+                "An experiment compares at least two variants with traffic.",
+                remedy="Give variants, or set the alias first.",
+                param="variants",
+            )
+        experiment = Experiment(
+            f"exp-{secrets.token_hex(8)}", tenant, alias, name, arms, "running", datetime.now(UTC), metric
+        )
+        # A new salt deals the users out anew, so nobody's earlier habit follows a variant. It is not the id, which
+        # clients see: with the salt, one could choose a targeting key that falls into a wanted variant.
+        after = replace(pointing(before, tenant, alias, arms), salt=secrets.token_hex(16), experiment=experiment.id)
+        await self._swaps.swap(Move(before, after, actor, "experiment", experiment))
+        return experiment
+
+    async def stop(self, experiment_id: str, *, reason: str, actor: str) -> Experiment:
+        """End it; the alias keeps its variants. Stopping twice is fine. Raises `NotFound`."""
+        running = await self.get(experiment_id)
+        async with change(self._db, "experiment.stop", experiment_id, tenant=running.tenant, actor=actor) as new:
+            new.detail["reason"] = reason
+            await experiments.stop(new.connection, experiment_id, reason=reason)
+            alias = await aliases.find(new.connection, running.tenant, running.alias)
+            if alias is not None and alias.experiment == experiment_id:
+                alone = replace(alias, revision=alias.revision + 1, experiment=None)
+                await aliases.put(new.connection, alone, actor=actor, reason="experiment stopped")
+            stopped = await experiments.find(new.connection, experiment_id)
+        assert stopped is not None  # experiments are never deleted
+        return stopped
+
+    async def get(self, experiment_id: str) -> Experiment:
+        """Raises `NotFound`. Whoever asks must check whose it is."""
+        async with self._db.transaction(picture=True) as connection:
+            found = await experiments.find(connection, experiment_id)
+        if found is None:
+            raise unknown("experiment", experiment_id, param="id")
+        return found
+
+    async def list(self, tenant: str) -> builtins.list[Experiment]:
+        """The newest first. Raises `NotFound` for an unknown tenant."""
+        async with self._db.transaction(picture=True) as connection:
+            await require_tenant(connection, tenant)
+            return await experiments.of_tenant(connection, tenant)
+
+    async def _ready_alias(self, tenant: str, alias: str, metric: str | None) -> Alias:
+        async with self._db.transaction(picture=True) as connection:
+            await require_tenant(connection, tenant)
+            found = await aliases.find(connection, tenant, alias)
+            if metric is not None:
+                await _check_metric(connection, tenant, metric)
+        if found is None:
+            raise unknown("alias", alias, param="alias")
+        if found.experiment is not None:
+            raise Conflict(
+                f"The experiment {found.experiment} is running on the alias `{alias}`.", remedy="Stop it first."
+            )
+        return found
+
+
+async def _check_metric(connection: Connection, tenant: str, name: str) -> None:
+    metric = await metrics.find(connection, tenant, name)
+    if metric is None or metric.kind not in (MetricKind.BOOLEAN, MetricKind.FLOAT):
+        raise InvalidRequest(
+            f"The tenant has no boolean or float metric `{name[:80]}`.", remedy="Declare it first.", param="metric"
+        )

@@ -1,0 +1,226 @@
+"""Moves an alias: prepare, commit, acknowledge. Half-done never shows.
+
+    prepare      the versions' bytes are verified, a preparation is written, and every live worker makes them resident
+    commit       one transaction: the alias moves, the preparation goes, the audit row is there, the version grows
+    acknowledge  every live worker has taken up that version, or has stopped renewing its report
+
+Prepare may fail and then leaves nothing behind; a preparation whose process died runs out by itself. Draining and
+evicting what was replaced is each worker's own business. Two swaps of one alias: the one that commits second is
+refused, since the alias is no longer what it was planned on. This module knows workers by their reports only.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+
+from adapters.ref import AdapterRef
+from adapters.store import AdapterStore
+from gateway.control.names import unknown_adapter
+from gateway.control.shelf import in_store
+from gateway.domain import Alias, Experiment, Swapped, WorkerReport
+from gateway.errors import AdapterRefused, Conflict, Unavailable
+from gateway.store import adapters, aliases, experiments, preparations, workers
+from gateway.store.changes import change
+from gateway.store.database import Connection, Database
+from gateway.store.notices import WORKERS, listen
+from gateway.store.snapshots import read_version
+
+POLL_SECONDS = 0.5
+"""A report that runs out tells nobody, so waiting also means looking."""
+
+SPARE_SECONDS = 60
+"""How much longer a preparation lives than its swap may wait: time to commit in."""
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """What a swap is to do: `before` (None: there is no such alias yet) becomes `after`, because of `reason`
+    ("set", "promote", "rollback", "experiment"). `experiment` is the one that begins with it.
+    """
+
+    before: Alias | None
+    after: Alias
+    actor: str
+    reason: str
+    experiment: Experiment | None = None
+
+    @property
+    def refs(self) -> frozenset[AdapterRef]:
+        """The versions that `after` sends traffic to, or clients may name."""
+        return frozenset(variant.ref for variant in self.after.variants if variant.ref is not None)
+
+    @property
+    def subject(self) -> str:
+        return self.after.name
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A move whose versions every live worker holds. `id` is its preparation's, None if nothing needed one."""
+
+    move: Move
+    id: str | None
+
+
+class Swaps:
+    """`prepare_seconds` and `acknowledge_seconds` are the longest waits for the workers."""
+
+    def __init__(
+        self, db: Database, store: AdapterStore, *, prepare_seconds: float = 60, acknowledge_seconds: float = 30
+    ) -> None:
+        self._db = db
+        self._store = store
+        self._prepare_seconds = prepare_seconds
+        self._acknowledge_seconds = acknowledge_seconds
+
+    async def swap(self, move: Move) -> Swapped:
+        """All three phases. Raises what they raise; after `commit` only `Unavailable`, and its sentence says so."""
+        timings: dict[str, float] = {}
+        with _timed(timings, "total"):
+            with _timed(timings, "prepare"):
+                prepared = await self.prepare(move)
+            with _timed(timings, "commit"):
+                version = await self.commit(prepared)
+            with _timed(timings, "acknowledge"):
+                await self.acknowledge(move.after, version)
+        return Swapped(move.after, timings)
+
+    async def confirm(self, alias: Alias) -> Swapped:
+        """For a move to where the alias is already: wait until every live worker has it."""
+        timings = dict.fromkeys(("prepare", "commit"), 0.0)
+        with _timed(timings, "total"), _timed(timings, "acknowledge"):
+            await self.acknowledge(alias, await read_version(self._db))
+        return Swapped(alias, timings)
+
+    async def prepare(self, move: Move) -> Prepared:
+        """Have every live worker hold the move's versions.
+
+        Raises `NotFound` or `Conflict` for a version that is not registered or retired, `AdapterRefused` for one that
+        is damaged or that a worker cannot serve, `Unavailable` when a worker does not get there in time.
+        """
+        if not move.refs:
+            return Prepared(move, None)
+        for ref in sorted(move.refs):
+            await in_store(self._store.open, ref)
+        prepared = Prepared(move, secrets.token_hex(8))
+        try:
+            version = await self._announce(prepared)
+            await self._wait(lambda reports: _unprepared(move.refs, version, reports), self._prepare_seconds)
+        except BaseException:
+            await self._abandon(prepared)
+            raise
+        return prepared
+
+    async def commit(self, prepared: Prepared) -> int:
+        """Move the alias; returns the snapshot version that does. Raises `Conflict` when something moved in between."""
+        try:
+            return await self._commit(prepared)
+        except BaseException:
+            await self._abandon(prepared)
+            raise
+
+    async def acknowledge(self, alias: Alias, version: int) -> None:
+        """Return when no live worker uses an older picture than `version`. Raises `Unavailable` if one stays behind."""
+        try:
+            await self._wait(lambda reports: _behind(version, reports), self._acknowledge_seconds)
+        except Unavailable as error:
+            raise Unavailable(
+                f"The alias `{alias.name}` is at revision {alias.revision} now, but not every worker confirmed it.",
+                remedy=error.message,
+                code="committed_unconfirmed",
+            ) from error
+
+    async def _announce(self, prepared: Prepared) -> int:
+        move, db = prepared.move, self._db
+        assert prepared.id is not None
+        async with change(db, "swap.prepare", move.subject, tenant=move.after.tenant, actor=move.actor) as new:
+            new.detail["refs"] = sorted(map(str, move.refs))
+            await _require_usable(new.connection, move.refs)
+            seconds = self._prepare_seconds + SPARE_SECONDS
+            await preparations.insert(new.connection, prepared.id, move.refs, seconds=seconds)
+        return new.version
+
+    async def _commit(self, prepared: Prepared) -> int:
+        move, after = prepared.move, prepared.move.after
+        async with change(self._db, f"alias.{move.reason}", after.name, tenant=after.tenant, actor=move.actor) as new:
+            new.detail.update(revision=after.revision, variants=aliases.variants_to_rows(after.variants))
+            if await aliases.find(new.connection, after.tenant, after.name) != move.before:
+                raise Conflict(f"The alias `{after.name}` was changed meanwhile.", remedy="Look at it, and try again.")
+            await _require_usable(new.connection, move.refs)
+            if prepared.id is not None and not await preparations.remove(new.connection, prepared.id):
+                raise Conflict("The preparation ran out before the commit.", remedy="Try again.")
+            if move.before and move.before.experiment not in (None, after.experiment):
+                await experiments.stop(
+                    new.connection, move.before.experiment, reason=f"the alias was changed ({move.reason})"
+                )
+            if move.experiment is not None:
+                await experiments.insert(new.connection, move.experiment)
+            await aliases.put(new.connection, after, actor=move.actor, reason=move.reason)
+        return new.version
+
+    async def _abandon(self, prepared: Prepared) -> None:
+        """Leave nothing behind. When the database is away too, the preparation runs out by itself."""
+        if prepared.id is None:
+            return
+        move = prepared.move
+        with suppress(Unavailable, _NothingLeft):
+            async with change(
+                self._db, "swap.abandon", move.subject, tenant=move.after.tenant, actor=move.actor
+            ) as new:
+                if not await preparations.remove(new.connection, prepared.id):
+                    raise _NothingLeft
+
+    async def _wait(self, lacking: Callable[[Sequence[WorkerReport]], str | None], seconds: float) -> None:
+        """Until the live workers' reports lack nothing. Raises `Unavailable` with what they lack after `seconds`."""
+        if lacking(await workers.live(self._db)) is None:
+            return
+        give_up = time.monotonic() + seconds
+        async with listen(self._db.url, WORKERS) as listener:
+            while (what := lacking(await workers.live(self._db))) is not None:
+                if time.monotonic() >= give_up:
+                    raise Unavailable(what)
+                await listener.wait(POLL_SECONDS)
+
+
+class _NothingLeft(Exception):
+    """The swap had no preparation any more: committed, run out, or never written."""
+
+
+def _unprepared(refs: frozenset[AdapterRef], version: int, reports: Sequence[WorkerReport]) -> str | None:
+    """Which worker lacks which version, in a sentence. Raises `AdapterRefused` when one cannot have it."""
+    aware = [report for report in reports if report.snapshot_version >= version]
+    for report in aware:
+        for ref in sorted(refs):
+            if str(ref) in report.failed:
+                raise AdapterRefused(f"Worker {report.worker} cannot serve {ref}: {report.failed[str(ref)]}")
+    for report in reports:
+        for ref in sorted(refs):
+            if report not in aware or str(ref) not in report.resident:
+                state = "" if report.ready else ", which is not ready,"
+                return f"Worker {report.worker}{state} did not get {ref} onto its engine in time. Nothing was changed."
+    return None
+
+
+def _behind(version: int, reports: Sequence[WorkerReport]) -> str | None:
+    late = [report.worker for report in reports if report.snapshot_version < version]
+    return f"Worker {late[0]} still uses an older picture." if late else None
+
+
+async def _require_usable(connection: Connection, refs: frozenset[AdapterRef]) -> None:
+    for ref in sorted(refs):
+        adapter = await adapters.find(connection, ref)
+        if adapter is None:
+            raise unknown_adapter(ref)
+        if adapter.retired:
+            raise Conflict(f"{ref} is retired.", remedy="Name another version.", param="ref")
+
+
+@contextmanager
+def _timed(timings: dict[str, float], phase: str) -> Iterator[None]:
+    started = time.perf_counter()
+    yield
+    timings[phase] = round((time.perf_counter() - started) * 1000, 3)
