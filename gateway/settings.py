@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
@@ -57,8 +58,12 @@ class Settings(BaseSettings):
     database_url: str | None = Field(None, description="postgresql://…; embedded when unset")
     admin_key: SecretStr | None = Field(None, description="generated into home/admin.key when unset")
     adapter_store: str | None = Field(None, description="a directory or an fsspec URL; home/adapters when unset")
-    base_model: str = Field("HuggingFaceTB/SmolLM2-135M-Instruct", description="the base model's name, as adapters know it")
-    model_path: Path | None = Field(None, description="a local directory that holds it; by name from the hub when unset")
+    base_model: str = Field(
+        "HuggingFaceTB/SmolLM2-135M-Instruct", description="the base model's name, as adapters know it"
+    )
+    model_path: Path | None = Field(
+        None, description="a local directory that holds it; by name from the hub when unset"
+    )
     engine: EngineSettings = Field(default_factory=EngineSettings)
     timeouts: TimeoutSettings = Field(default_factory=TimeoutSettings)
     max_body_bytes: int = 8 * 1024 * 1024
@@ -79,11 +84,11 @@ class Settings(BaseSettings):
         return Path(tempfile.gettempdir()) / f"tuneloop-{os.getuid()}-{mark}"
 
     def environment(self) -> dict[str, str]:
-        """These settings as the variables that make a child process read the same."""
-        flat: dict[str, str] = {"GATEWAY_SETTINGS_JSON": self.model_copy().model_dump_json(exclude_none=True)}
+        """The environment of a worker: ours, and these settings, so that it reads the same."""
+        child = {**os.environ, "GATEWAY_SETTINGS_JSON": self.model_dump_json(exclude={"admin_key"}, exclude_none=True)}
         if self.admin_key is not None:
-            flat["GATEWAY_ADMIN_KEY"] = self.admin_key.get_secret_value()
-        return flat
+            child["GATEWAY_ADMIN_KEY"] = self.admin_key.get_secret_value()
+        return child
 
 
 def load() -> Settings:
@@ -94,3 +99,17 @@ def load() -> Settings:
     key = os.environ.get("GATEWAY_ADMIN_KEY")
     settings = Settings.model_validate_json(resolved)
     return settings.model_copy(update={"admin_key": SecretStr(key) if key else None})
+
+
+@dataclass(frozen=True, slots=True)
+class ClientSettings:
+    """Where the command line finds a running gateway, and the key it shows there."""
+
+    url: str
+    admin_key: str | None = field(repr=False)
+
+
+def client_settings() -> ClientSettings:
+    """From GATEWAY_URL and GATEWAY_ADMIN_KEY."""
+    url = os.environ.get("GATEWAY_URL") or "http://127.0.0.1:8080"
+    return ClientSettings(url.rstrip("/"), os.environ.get("GATEWAY_ADMIN_KEY") or None)

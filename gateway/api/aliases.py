@@ -9,7 +9,7 @@ from pydantic import Field
 
 from adapters.ref import is_slug
 from gateway.api.bodies import CallerHere, IdentifiedRoute, RoomsHere
-from gateway.api.shapes import Body, Name, RefText, Variants, alias_row, listed, own_ref, variants_of
+from gateway.api.shapes import Body, Name, RefText, Variants, alias_row, listed, own_version, variants_of
 from gateway.api.tenants import OwnTenant
 from gateway.control.names import check_name, unknown
 from gateway.domain import Fallback, Swapped
@@ -60,7 +60,7 @@ async def show(alias: AliasName, tenant: OwnTenant, rooms: RoomsHere) -> dict[st
 async def promote(
     body: Promotion, alias: AliasName, tenant: OwnTenant, rooms: RoomsHere, caller: CallerHere
 ) -> dict[str, Any]:
-    ref = own_ref(tenant, body.ref)
+    ref = own_version(tenant, body.ref)
     swapped = await rooms.aliases.promote(tenant, _known(alias), ref, variant=body.variant, actor=caller.actor)
     return _swapped(swapped)
 
