@@ -36,7 +36,7 @@ _NO_PLUGIN_BOOT = "without-plugin"
 _FLOOR = -9999.0
 """What vLLM writes for a log-probability of minus infinity."""
 
-_PATH = re.compile(r"(?<![\w.:/@])/(?:[\w.@+~-]+/?)+|\b[A-Za-z]:\\[^\s'\"]+|\b\w+://[^\s'\"]+")
+_PATH = re.compile(r"(?<![\w.:/@])/(?:[\w.@+~-]+/?)+|\b[A-Za-z]:\\[^\s'\"]+|\b\w+://[^\s'\",;)]+")
 _ADDRESS = re.compile(r"\b\d{1,3}(?:\.\d{1,3}){3}(?::\d+)?\b|\b0x[0-9a-fA-F]{6,}\b|\blocalhost:\d+\b")
 _NOT_FINITE = re.compile(r"out of range float|not JSON compliant", re.IGNORECASE)
 
