@@ -49,6 +49,7 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
+
 class StoreShelf:
     """Adapters as verified local directories, for the engine to read."""
 
@@ -107,11 +108,11 @@ class App:
         """Build, connect and start all rooms; on the way out stop their loops and write what is still queued."""
         settings, current = self.settings, self.current
         async with AsyncExitStack() as stack:
-            assert settings.database_url is not None  # the supervisor resolved it
+            assert settings.database_url is not None and settings.engine.url is not None  # the supervisor resolved them
             database = await Database.connect(settings.database_url)
             stack.push_async_callback(database.close)
             store = AdapterStore(settings.store_url)
-            engine = HttpEngine(_engine_url(settings), base_model=settings.base_model, timeouts=settings.timeouts)
+            engine = HttpEngine(settings.engine.url, base_model=settings.base_model, timeouts=settings.timeouts)
             stack.push_async_callback(engine.aclose)
             residency = Residency(engine, StoreShelf(store), current, clock=self.loop.time)
             recorder = Recorder(
@@ -126,7 +127,7 @@ class App:
                 timeouts=settings.timeouts,
                 max_body_bytes=settings.max_body_bytes,
             )
-            reporter = Reporter(database, partial(_describe, current, residency))
+            reporter = Reporter(database, partial(_describe, str(uuid.uuid4()), current, residency))
             residency.leased_elsewhere = reporter.leased_elsewhere
             residency.on_change = reporter.changed
             self._api = api.build(self._rooms_of_the_api(database, store, residency))
@@ -147,7 +148,7 @@ class App:
             tenants=Tenants(database),
             keys=Keys(database),
             metrics=Metrics(database),
-            adapters=Adapters(database, store, base_model=settings.base_model, base=base),
+            adapters=Adapters(database, store, base_model=settings.base_model, base=base, base_revision=revision),
             aliases=Aliases(database, swaps),
             experiments=Experiments(database, swaps),
             intake=Intake(database, current),
@@ -193,3 +194,27 @@ def _describe(worker: str, current: Current, residency: Residency) -> WorkerRepo
         leased=frozenset(map(str, residency.leased)),
         failed={str(ref): sentence for ref, sentence in residency.failed.items()},
     )
+
+
+async def _engine_view(
+    settings: Settings, revision: str | None, database: Database, residency: Residency
+) -> dict[str, Any]:
+    """The engine as an operator and the trainer see it: what it serves, can take and holds, and who uses it."""
+    status = residency.status
+    return {
+        "base_model": settings.base_model,
+        "base_revision": revision,
+        "kind": settings.engine.kind,
+        "plugin": bool(status and status.plugin),
+        "ready": residency.ready,
+        "boot_id": residency.boot,
+        "max_rank": status.max_rank if status else 0,
+        "slots": status.slots if status else 0,
+        "capacity": status.capacity if status else 0,
+        "max_model_len": status.max_model_len if status else 0,
+        "resident": sorted(map(str, residency.resident)),
+        "workers": [
+            {"worker": one.worker, "ready": one.ready, "snapshot_version": one.snapshot_version}
+            for one in await workers.live(database)
+        ],
+    }

@@ -51,7 +51,7 @@ class MetricKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Tenant:
-    """`store_content`: prompts and answers may be kept. `allow_pinning`: clients may name `alias@version`, `base` or a variant."""
+    """`store_content`: prompts and answers may be kept. `allow_pinning`: clients may name a version, a variant, `base`."""
 
     name: str
     store_content: bool = False
@@ -162,7 +162,7 @@ class Swapped:
 
 @dataclass(frozen=True, slots=True)
 class Inference:
-    """One request as it is remembered. Times are UTC; durations are milliseconds; `None` means not known or not applicable.
+    """One request as it is remembered. Times are UTC, durations milliseconds; `None`: not known or not applicable.
 
     `unit` is the keyed hash of the targeting key (never the key itself). `outcome` is "ok", "client_error",
     "engine_error", "timeout" or "disconnected". `messages` and `answer` are filled only for tenants that store content;

@@ -27,7 +27,7 @@ from typing import ClassVar
 
 
 class GatewayError(Exception):
-    """Base of all expected errors. `message` is a sentence; `remedy`, if given, says what to do and is appended to it."""
+    """Base of all expected errors. `message` is a sentence; `remedy`, if given, says what to do and follows it."""
 
     status: ClassVar[int] = 500
     type: ClassVar[str] = "server_error"
@@ -116,7 +116,9 @@ class UpstreamBroken(EngineFailed):
 class Unavailable(GatewayError):
     status, default_code = 503, "server_is_overloaded"
 
-    def __init__(self, message: str, *, retry_after: int = 2, remedy: str | None = None, code: str | None = None) -> None:
+    def __init__(
+        self, message: str, *, retry_after: int = 2, remedy: str | None = None, code: str | None = None
+    ) -> None:
         super().__init__(message, remedy=remedy, code=code, retry_after=retry_after)
 
 

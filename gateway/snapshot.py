@@ -13,7 +13,6 @@ from adapters.ref import AdapterRef
 from gateway.domain import Adapter, Alias, ApiKey, Metric, Tenant
 
 
-
 @dataclass(frozen=True, slots=True)
 class Snapshot:
     """`version` grows by one with each committed change of the control plane; 0 is "nothing read yet".
@@ -42,7 +41,7 @@ class Snapshot:
 
 @dataclass(slots=True)
 class Current:
-    """The cell. `stale` is true while the database cannot be reached: known keys go on working, unknown ones get 503."""
+    """The cell. `stale`: the database cannot be reached now; known keys go on working, unknown ones get 503."""
 
     snapshot: Snapshot = field(default_factory=Snapshot)
     stale: bool = True

@@ -1,8 +1,8 @@
 """The parent of everything `gateway serve` starts: database, engine, listening socket, workers.
 
-It serves no request itself. Because the engine and the database belong to this process and not to a worker, a worker can
-die without a weight being reloaded or a row being lost. What dies is started again, with back-off; when this process
-dies, its children go with it, and the embedded database stays up for the next start to find.
+It serves no request itself. Because the engine and the database belong to this process and not to a worker, a worker
+can die without a weight being reloaded or a row being lost. What dies is started again, with back-off; when this
+process dies, its children go with it, and the embedded database stays up for the next start to find.
 """
 
 from __future__ import annotations
@@ -73,7 +73,9 @@ class _Supervisor:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stopping.set)
         listener = _listen(settings.host, settings.port)
-        database = None if settings.database_url else await asyncio.to_thread(embedded.start, settings.home / "postgres")
+        database = (
+            None if settings.database_url else await asyncio.to_thread(embedded.start, settings.home / "postgres")
+        )
         try:
             engine, engine_url = _engine(settings)
             resolved = settings.model_copy(
@@ -118,7 +120,7 @@ async def _keep_worker(settings: Settings, listener: socket.socket) -> None:
             sys.executable,
             *("-m", "gateway.worker", str(listener.fileno())),
             pass_fds=[listener.fileno()],
-            env={**os.environ, **settings.environment()},  # noqa: TID251 — handed to the child, not read
+            env=settings.environment(),
         )
         try:
             status = await worker.wait()
@@ -190,5 +192,3 @@ def _admin_key(home: Path) -> SecretStr:
         with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as out:
             out.write("tl-admin-" + secrets.token_urlsafe(32) + "\n")
     return SecretStr(file.read_text().strip())
-
-

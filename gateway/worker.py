@@ -56,7 +56,7 @@ def main(descriptor: int) -> None:
 
 
 def _die_with_parent() -> None:
-    """Without its supervisor a worker has no engine and no database: the kernel sends SIGTERM when the parent is gone."""
+    """Without its supervisor a worker has no engine: the kernel sends it SIGTERM when the parent is gone."""
     parent = os.getppid()
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != parent:

@@ -1,7 +1,7 @@
 """`make demo` and `make serve`.
 
-    python -m loadtests.demo            the whole loop, then a table; exit status 1 if a figure is not what it must be
-    python -m loadtests.demo serve      a gateway with the demo's tenant, left up until Ctrl-C
+python -m loadtests.demo            the whole loop, then a table; exit status 1 if a figure is not what it must be
+python -m loadtests.demo serve      a gateway with the demo's tenant, left up until Ctrl-C
 """
 
 from __future__ import annotations
@@ -53,7 +53,9 @@ SNIPPETS = """
 The gateway is up at {url} (Ctrl-C stops it). Ask it with curl:
 
   curl -s {url}/v1/chat/completions -H 'authorization: Bearer {key}' -H 'content-type: application/json' \\
-    -d '{{"model": "{model}", "max_tokens": 28, "messages": [{{"role": "system", "content": "{system}"}}, {{"role": "user", "content": "I was charged twice this month."}}]}}'
+    -d '{{"model": "{model}", "max_tokens": 28, "messages": [
+          {{"role": "system", "content": "{system}"}},
+          {{"role": "user", "content": "I was charged twice this month."}}]}}'
 
 or with Python:
 

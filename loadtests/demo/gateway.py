@@ -23,11 +23,12 @@ class DemoFailed(Exception):
 
 
 class Gateway:
-    """A running gateway: its address, and the admin API as plain calls that return parsed JSON."""
+    """A running gateway: its address, its process, and the admin API as plain calls that return parsed JSON."""
 
-    def __init__(self, url: str, admin_key: str) -> None:
+    def __init__(self, url: str, admin_key: str, process: subprocess.Popen[bytes]) -> None:
         self.url = url
         self.admin_key = admin_key
+        self.process = process
         self.http = httpx.Client(base_url=url, headers={"authorization": f"Bearer {admin_key}"}, timeout=180)
 
     def call(self, method: str, path: str, body: Any = None, *, absent_ok: bool = False, taken_ok: bool = False) -> Any:
@@ -70,7 +71,7 @@ def running(
     try:
         url = f"http://127.0.0.1:{port}"
         _wait_until_ready(process, url, log, say)
-        yield Gateway(url, (home / "admin.key").read_text().strip())
+        yield Gateway(url, (home / "admin.key").read_text().strip(), process)
     finally:
         process.send_signal(signal.SIGTERM)
         try:

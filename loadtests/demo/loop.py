@@ -81,7 +81,7 @@ def _tell(gateway: Gateway, story: Story, home: Path, model_path: Path) -> None:
 
 
 def prepare(gateway: Gateway) -> dict[str, str]:
-    """Tenants, keys, the metric and an alias that serves the base model; safe to repeat. Returns an API key a tenant."""
+    """Tenants, keys, the metric and an alias that serves the base model; safe to repeat. Returns a key for each."""
     keys = {}
     for tenant in (TENANT, NEIGHBOUR):
         gateway.tenant(tenant, store_content=tenant == TENANT)
@@ -106,7 +106,9 @@ def train(gateway: Gateway, run_dir: Path, model_path: Path, now: Step, *, paren
     environment = {"GATEWAY_URL": gateway.url, "GATEWAY_KEY": gateway.admin_key}
     last = ""
     with (run_dir.parent / f"{run_dir.name}.log").open("w") as log:
-        process = subprocess.Popen(command, env=_with(environment), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        process = subprocess.Popen(
+            command, env=_with(environment), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
         assert process.stdout is not None
         for line in process.stdout:
             log.write(line)
@@ -131,9 +133,7 @@ async def compare(gateway: Gateway, story: Story, keys: dict[str, str], tuned: s
     try:
         async with asyncio.TaskGroup() as crowd:
             ours = crowd.create_task(users.ask_all(cases[:COMPARED], ALIAS, feedback=True, done=count.one))
-            theirs = crowd.create_task(
-                neighbours.ask_all(cases[-8:], "assistant", feedback=False, done=lambda _: None)
-            )
+            theirs = crowd.create_task(neighbours.ask_all(cases[-8:], "assistant", feedback=False, done=lambda _: None))
     finally:
         await users.aclose()
         await neighbours.aclose()

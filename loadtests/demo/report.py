@@ -66,9 +66,17 @@ def _variants(console: Console, story: Story) -> None:
     for variant in story.results["variants"]:
         low, high = variant["interval"]
         share = f"{variant['inferences'] / total:.0%}"
-        table.add_row(variant["name"], share, str(variant["units"]), f"{variant['mean']:.0%}", f"{low:.0%} – {high:.0%}")
+        table.add_row(
+            variant["name"], share, str(variant["units"]), f"{variant['mean']:.0%}", f"{low:.0%} to {high:.0%}"
+        )
     good = sum(one.good for one in story.afterwards)
-    table.add_row(f"after the swap: {story.published[1]['ref']}", "100%", str(len(story.afterwards)), f"{good / max(1, len(story.afterwards)):.0%}", "")
+    table.add_row(
+        f"after the swap: {story.published[1]['ref']}",
+        "100%",
+        str(len(story.afterwards)),
+        f"{good / max(1, len(story.afterwards)):.0%}",
+        "",
+    )
     console.print(table)
 
 

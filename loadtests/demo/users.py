@@ -1,4 +1,4 @@
-"""Simulated users: each asks through the official OpenAI client, judges the answer by the truth of their own case, and says so.
+"""Simulated users: each asks through the official OpenAI client, judges the answer by their own case, and says so.
 
 They never see which variant answered before they judge; the variant's name is only counted.
 """
@@ -32,7 +32,7 @@ class Asked:
 
 @dataclass(slots=True)
 class Streamed:
-    """One stream: which version it began with, which versions its chunks named, and when it began and ended (seconds)."""
+    """One stream: the version it began with, the versions its chunks named, when it began and ended (seconds)."""
 
     began: float
     ended: float = 0.0
