@@ -12,10 +12,11 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Annotated, Any, Literal, Self, TextIO
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from adapters import strictjson
 from adapters.errors import InvalidExample
+from adapters.instants import Instant
 
 ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
 _LINE_ENDS = re.compile("[\x85\u2028\u2029]")
@@ -48,7 +49,7 @@ class Example(BaseModel):
     adapter: str | None = None
     propensity: Annotated[float, Field(gt=0, le=1)] | None = None
     unit: str | None = None
-    created_at: AwareDatetime | None = None
+    created_at: Instant | None = None
 
     @field_validator("messages")
     @classmethod

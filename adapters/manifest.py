@@ -10,10 +10,11 @@ import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator
 
 from adapters import strictjson
 from adapters.errors import InvalidAdapter, InvalidRef
+from adapters.instants import Instant
 from adapters.ref import AdapterRef
 
 MANIFEST = "manifest.json"
@@ -44,7 +45,8 @@ class Lineage(BaseModel):
 
 
 class Manifest(BaseModel):
-    """`files` maps each other published file to its SHA-256 in hex; `AdapterStore.publish` fills it in."""
+    """`files` maps each other published file to its SHA-256 in hex. `AdapterStore.publish` fills in `files` and
+    `target_modules`: PEFT writes out "all-linear" only when it saves, as short names or as full ones."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -53,11 +55,11 @@ class Manifest(BaseModel):
     base_revision: str | None = Field(None, max_length=512)
     rank: int = Field(ge=1)
     alpha: float = Field(gt=0, allow_inf_nan=False)
-    target_modules: list[str]
+    target_modules: list[str] = Field(default_factory=list)
     files: dict[str, _Sha256] = Field(default_factory=dict)
     lineage: Lineage
     metrics: dict[str, Annotated[float, Field(allow_inf_nan=False)]] = Field(default_factory=dict)
-    created_at: AwareDatetime
+    created_at: Instant
 
     @field_validator("base_model")
     @classmethod

@@ -109,15 +109,15 @@ def open_plain(path: Path) -> BinaryIO:
 
 
 def check_manifest(manifest: Manifest, config: PeftConfig, files: Mapping[str, str]) -> None:
-    """Refuse a manifest that tells another story than the files; its `base_model` counts once it lists `files`."""
+    """Refuse a manifest that tells another story than the files. One without `files` is not published yet."""
     claims = (("rank", manifest.rank, config.rank), ("alpha", manifest.alpha, config.alpha))
     for what, claimed, found in claims:
         if claimed != found:
             raise InvalidAdapter(f"{MANIFEST} says {what} {claimed:g}, {CONFIG} says {found:g}: publish the run again.")
+    if not manifest.files:
+        return  # not published yet: files and target modules are filled in then
     if set(manifest.target_modules) != set(config.target_modules):
         raise InvalidAdapter(f"{MANIFEST} and {CONFIG} name different target modules: publish the run again.")
-    if not manifest.files:
-        return
     if manifest.files != files:
         raise InvalidAdapter(f"{MANIFEST} was written for other files: publish the run again.")
     if manifest.base_model != config.base_model:
