@@ -83,6 +83,13 @@ class Settings(BaseSettings):
         mark = hashlib.sha256(str(self.home.resolve()).encode()).hexdigest()[:12]
         return Path(tempfile.gettempdir()) / f"tuneloop-{os.getuid()}-{mark}"
 
+    @property
+    def otlp_signals(self) -> frozenset[str]:
+        """Those of "traces" and "metrics" for which OpenTelemetry's own variables name an endpoint (the SDK reads it)."""
+        if os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT"):
+            return frozenset(("traces", "metrics"))
+        return frozenset(s for s in ("traces", "metrics") if os.environ.get(f"OTEL_EXPORTER_OTLP_{s.upper()}_ENDPOINT"))
+
     def environment(self) -> dict[str, str]:
         """The environment of a worker: ours, and these settings, so that it reads the same."""
         child = {**os.environ, "GATEWAY_SETTINGS_JSON": self.model_dump_json(exclude={"admin_key"}, exclude_none=True)}

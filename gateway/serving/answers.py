@@ -1,0 +1,107 @@
+"""What an answer says about itself: tokens, finish reason, and the text where a tenant keeps it. Bytes in, notes out.
+
+Parsed once, after the client has its answer, and never raised about: an engine that words its JSON otherwise costs a
+note, not a request.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from gateway.serving.sse import Events, payloads
+
+
+class _Usage(msgspec.Struct):
+    prompt_tokens: int = 0
+    completion_tokens: int | None = None
+
+
+class _Finish(msgspec.Struct):
+    finish_reason: str | None = None
+
+
+class _Facts(msgspec.Struct):
+    choices: list[_Finish] = []
+    usage: _Usage | None = None
+
+
+class _Words(msgspec.Struct):
+    content: str | None = None
+
+
+class _Choice(msgspec.Struct):
+    index: int = 0
+    text: str | None = None
+    message: _Words | None = None
+    delta: _Words | None = None
+
+
+class _Contents(msgspec.Struct):
+    choices: list[_Choice] = []
+
+
+_facts = msgspec.json.Decoder(_Facts).decode
+_contents = msgspec.json.Decoder(_Contents).decode
+
+
+@dataclass(frozen=True, slots=True)
+class Notes:
+    """Of one answer. `text` is the first choice's, and None where it was not kept whole."""
+
+    finish_reason: str | None = None
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    text: str | None = None
+
+
+NOTHING = Notes()
+
+
+def of_body(body: bytes, *, keep: bool = False) -> Notes:
+    """The notes of a unary answer."""
+    try:
+        return _notes(_facts(body), _text([body]) if keep else None)
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
+        return NOTHING
+
+
+def of_stream(events: Events, *, keep: bool = False) -> Notes:
+    """The notes of a streamed one, as far as it came."""
+    try:
+        reasons = [c.finish_reason for event in payloads(events.last) for c in _facts(event).choices if c.finish_reason]
+        total = _facts(payloads(events.usage)[0]).usage if events.usage is not None else None
+        text = _text(payloads(b"".join(events.kept))) if keep and not events.cut else None
+        return _notes(_Facts([_Finish(one) for one in reasons], total), text)
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
+        return NOTHING
+
+
+def _notes(facts: _Facts, text: str | None) -> Notes:
+    reason = next((choice.finish_reason for choice in facts.choices if choice.finish_reason), None)
+    usage = facts.usage
+    if usage is None:
+        return Notes(reason, text=text)
+    return Notes(reason, usage.prompt_tokens, usage.completion_tokens, text)
+
+
+def _text(bodies: list[bytes]) -> str:
+    words: list[str] = []
+    for body in bodies:
+        for choice in _contents(body).choices:
+            if choice.index == 0:
+                said = choice.message or choice.delta
+                words.append((said.content if said is not None else choice.text) or "")
+    return "".join(words)
+
+
+def engine_error(body: bytes) -> dict[str, Any]:
+    """The `error` object of an engine's error body or event; empty when it has none."""
+    try:
+        found = msgspec.json.decode(body)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        return {}
+    error = found.get("error") if isinstance(found, dict) else None
+    return error if isinstance(error, dict) else {}

@@ -1,0 +1,41 @@
+"""Who is asking: a bearer key's SHA-256, looked up in the snapshot. It knows nothing of models or bodies."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from gateway.domain import ApiKey, Scope, Tenant
+from gateway.errors import Forbidden, Unauthenticated, Unavailable
+from gateway.identity import hash_key
+from gateway.snapshot import Snapshot
+
+_SCHEME = "bearer "
+
+
+def authenticate(
+    authorization: bytes | None, snapshot: Snapshot, *, stale: bool, scope: Scope = Scope.INFERENCE
+) -> tuple[Tenant, ApiKey]:
+    """The tenant and the key behind an `Authorization` header. Raises `Unauthenticated`, `Forbidden` or `Unavailable`.
+
+    While the database cannot be reached (`stale`), a key we do not know may be a new one: that is a 503, not a 401.
+    """
+    key = snapshot.keys.get(hash_key(_bearer(authorization)))
+    tenant = snapshot.tenants.get(key.tenant) if key is not None else None
+    if key is None or tenant is None:
+        if stale:
+            raise Unavailable("The key cannot be checked at the moment.", remedy="Try again in a few seconds.")
+        raise Unauthenticated("Incorrect API key provided.", remedy="Ask the operator of this gateway for a key.")
+    if key.expires_at is not None and key.expires_at <= datetime.now(UTC):
+        raise Unauthenticated("This API key has expired.", remedy="Create a new one.")
+    if scope not in key.scopes:
+        raise Forbidden(f"This API key lacks the scope `{scope}`.", remedy=f"Create one with the scope `{scope}`.")
+    return tenant, key
+
+
+def _bearer(authorization: bytes | None) -> str:
+    text = (authorization or b"").decode("latin-1")
+    if text[: len(_SCHEME)].lower() != _SCHEME or not (key := text[len(_SCHEME) :].strip()):
+        raise Unauthenticated(
+            "You didn't provide an API key.", remedy="Send it in the header `Authorization: Bearer YOUR_KEY`."
+        )
+    return key

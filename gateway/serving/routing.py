@@ -1,0 +1,172 @@
+"""What a request is to be served by. Names in, one assignment out: it knows nothing about HTTP, engines or weights.
+
+A client may name an alias; and, where its tenant allows pinning, `alias:variant`, `adapter@version`,
+`tenant/adapter@version` (its own tenant only) or `base`. Unknown, foreign and retired names are the same error.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from adapters.errors import InvalidRef
+from adapters.ref import AdapterRef
+from gateway.domain import BASE, Alias, Assignment, Fallback, Reason, Tenant, Variant
+from gateway.errors import ModelNotFound, Unavailable
+from gateway.snapshot import Snapshot
+
+EPISODE_SECONDS = 3600.0
+EPISODES = 50_000
+"""At about 0.5 kB each, the memory of one worker for conversations stays near 25 MB."""
+
+
+def share(salt: str, tenant: str, targeting_key: str) -> float:
+    """Where in [0, 1] a targeting key falls: the same for ever under one salt, and unrelated under another."""
+    digest = hashlib.sha256(f"{salt}:{tenant}:{targeting_key}".encode("utf-8", "surrogatepass")).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64
+
+
+def pick(variants: Sequence[Variant], at: float) -> tuple[Variant, float]:
+    """The variant whose stretch of the cumulative weights holds `at`, and its propensity (weight / total)."""
+    total = sum(variant.weight for variant in variants)
+    reached, last = 0.0, None
+    for variant in variants:
+        if variant.weight <= 0:
+            continue
+        reached, last = reached + variant.weight, variant
+        if at * total < reached:
+            break
+    if last is None:
+        raise Unavailable("No variant of this model receives traffic.", remedy="Give one a weight above 0.")
+    # Rounding can leave `at` a hair beyond the last stretch: it belongs to the last variant that has one.
+    return last, last.weight / total
+
+
+def assign(snapshot: Snapshot, tenant: Tenant, model: str, targeting_key: str) -> Assignment:
+    """Decide by the snapshot alone. Raises `ModelNotFound`."""
+    alias = snapshot.aliases.get((tenant.name, model))
+    if alias is not None:
+        variant, propensity = pick(alias.variants, share(alias.salt, tenant.name, targeting_key))
+        reason = Reason.SPLIT if propensity < 1 else Reason.STATIC
+        return _assignment(alias, variant, reason, propensity, experiment=alias.experiment)
+    if tenant.allow_pinning:
+        if model == BASE:
+            return Assignment(BASE, 0, BASE, None, Reason.TARGETING_MATCH, 1.0)
+        if "@" in model:
+            return _version(snapshot, tenant, model)
+        if ":" in model:
+            return _variant(snapshot, tenant, model)
+    raise ModelNotFound(model)
+
+
+def instead_of(snapshot: Snapshot, tenant: Tenant, assignment: Assignment) -> AdapterRef | None:
+    """What the fallback policy serves instead of an assignment that cannot be served (`None`: the base model).
+
+    Raises `LookupError` when the policy is to fail, when the client named the version itself, or when there is nothing
+    to fall back to.
+    """
+    alias = snapshot.aliases.get((tenant.name, assignment.alias))
+    if alias is None or assignment.reason is Reason.TARGETING_MATCH or alias.fallback is Fallback.ERROR:
+        raise LookupError
+    if alias.fallback is Fallback.BASE:
+        return None
+    before = alias.previous or ()
+    same = next((v for v in before if v.name == assignment.variant), None) or max(
+        before, key=lambda v: v.weight, default=None
+    )
+    if same is None or same.ref == assignment.ref:
+        raise LookupError
+    return same.ref
+
+
+def names(snapshot: Snapshot, tenant: Tenant) -> Iterator[str]:
+    """All that this tenant may put in `model`, for `GET /v1/models`."""
+    yield from sorted(name for owner, name in snapshot.aliases if owner == tenant.name)
+    if tenant.allow_pinning:
+        yield BASE
+        own = (a.ref for a in snapshot.adapters.values() if a.ref.tenant == tenant.name and not a.retired)
+        yield from (f"{ref.name}@{ref.version}" for ref in sorted(own))
+
+
+def servable(snapshot: Snapshot, ref: AdapterRef | None) -> bool:
+    """Whether a version is registered and not retired. The base model always is."""
+    adapter = snapshot.adapters.get(ref) if ref is not None else None
+    return ref is None or (adapter is not None and not adapter.retired)
+
+
+def _assignment(
+    alias: Alias, variant: Variant, reason: Reason, propensity: float, *, experiment: str | None
+) -> Assignment:
+    return Assignment(alias.name, alias.revision, variant.name, variant.ref, reason, propensity, experiment)
+
+
+def _version(snapshot: Snapshot, tenant: Tenant, model: str) -> Assignment:
+    try:
+        ref = AdapterRef.parse(model if "/" in model else f"{tenant.name}/{model}")
+    except InvalidRef:
+        raise ModelNotFound(model) from None
+    if ref.tenant != tenant.name or not servable(snapshot, ref):
+        raise ModelNotFound(model)
+    return Assignment(ref.name, 0, f"{ref.name}@{ref.version}", ref, Reason.TARGETING_MATCH, 1.0)
+
+
+def _variant(snapshot: Snapshot, tenant: Tenant, model: str) -> Assignment:
+    name, _, wanted = model.partition(":")
+    alias = snapshot.aliases.get((tenant.name, name))
+    for variant in alias.variants if alias else ():
+        if alias and variant.name == wanted:
+            # Who names a variant takes no part in the experiment: nothing was drawn.
+            return _assignment(alias, variant, Reason.TARGETING_MATCH, 1.0, experiment=None)
+    raise ModelNotFound(model)
+
+
+@dataclass(frozen=True, slots=True)
+class _Stay:
+    assignment: Assignment
+    until: float
+
+
+class Episodes:
+    """Conversations, which stay on the version they began with for a bounded time.
+
+    The memory is this worker's: another worker draws the same variant from the same hash, and differs only for an
+    episode that a swap overtakes.
+    """
+
+    def __init__(
+        self,
+        *,
+        capacity: int = EPISODES,
+        seconds: float = EPISODE_SECONDS,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._stays: OrderedDict[tuple[str, str, str], _Stay] = OrderedDict()
+        self._capacity, self._seconds, self._clock = capacity, seconds, clock
+
+    def __len__(self) -> int:
+        return len(self._stays)
+
+    def keep(self, snapshot: Snapshot, tenant: Tenant, episode: str, fresh: Assignment) -> Assignment:
+        """The assignment the episode began with if it can still be served, else `fresh`, which is then remembered."""
+        if fresh.reason is Reason.TARGETING_MATCH:
+            return fresh
+        key, now = (tenant.name, fresh.alias, episode), self._clock()
+        stay = self._stays.pop(key, None)
+        if stay is None or now >= stay.until or not servable(snapshot, stay.assignment.ref):
+            stay = _Stay(fresh, now + self._seconds)
+        self._stays[key] = stay  # at the young end; its time still counts from its beginning
+        if len(self._stays) > self._capacity:
+            self._stays.popitem(last=False)
+        began = stay.assignment
+        if began.ref == fresh.ref and began.variant == fresh.variant:
+            return fresh
+        # An experiment that ended, or one that began later, must not count this answer as its own.
+        experiment = began.experiment if began.experiment == fresh.experiment else None
+        return replace(began, reason=Reason.CACHED, experiment=experiment)
+
+    def forget(self, tenant: Tenant, alias: str, episode: str) -> None:
+        """Let an episode begin anew: the version it was on cannot be served."""
+        self._stays.pop((tenant.name, alias, episode), None)

@@ -1,0 +1,264 @@
+"""The one instrumentation: called once per request with what is known of it at its end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Any, Protocol
+
+from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.exporter.prometheus import PrometheusMetricReader
+from opentelemetry.sdk.metrics.export import (
+    MetricExporter,
+    MetricReader,
+    MetricsData,
+    PeriodicExportingMetricReader,
+    ResourceMetrics,
+    ScopeMetrics,
+)
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
+
+from gateway.telemetry import names
+from gateway.telemetry.counts import Attributes, Buckets, Family, Reading
+from gateway.telemetry.traces import Spans, Trace, Value, begin
+
+
+class TelemetrySettings(Protocol):
+    """`otlp_signals`: those of "traces" and "metrics" for which OTEL_EXPORTER_OTLP_* names an endpoint."""
+
+    @property
+    def trace_ratio(self) -> float: ...
+
+    @property
+    def otlp_signals(self) -> frozenset[str]: ...
+
+
+class Finished(Protocol):
+    """A request at its end, as `domain.Inference` has it."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def tenant(self) -> str: ...
+    @property
+    def created_at(self) -> datetime: ...
+    @property
+    def endpoint(self) -> str: ...
+    @property
+    def alias(self) -> str: ...
+    @property
+    def alias_revision(self) -> int: ...
+    @property
+    def experiment(self) -> str | None: ...
+    @property
+    def variant(self) -> str: ...
+    @property
+    def served(self) -> str | None: ...
+    @property
+    def reason(self) -> str: ...
+    @property
+    def unit(self) -> str: ...
+    @property
+    def status(self) -> int: ...
+    @property
+    def finish_reason(self) -> str | None: ...
+    @property
+    def input_tokens(self) -> int | None: ...
+    @property
+    def output_tokens(self) -> int | None: ...
+    @property
+    def ttft_ms(self) -> float | None: ...
+    @property
+    def duration_ms(self) -> float | None: ...
+    @property
+    def overhead_ms(self) -> float | None: ...
+
+
+class _Model:
+    """The histograms of one combination of operation, tenant, alias, served version and error."""
+
+    __slots__ = ("duration", "first", "input", "output", "per_token")
+
+    def __init__(self, families: _Families, attributes: Attributes) -> None:
+        self.duration = families.duration.series(attributes)
+        self.first = families.first.series(attributes)
+        self.per_token = families.per_token.series(attributes)
+        self.input = families.usage.series({**attributes, names.TOKEN_TYPE: "input"})
+        self.output = families.usage.series({**attributes, names.TOKEN_TYPE: "output"})
+
+
+class _Families:
+    def __init__(self) -> None:
+        self.duration = Family(
+            names.REQUEST_DURATION, "s", names.DURATION_BOUNDS, "Time to the last byte of an answer."
+        )
+        self.first = Family(names.TIME_TO_FIRST_TOKEN, "s", names.FIRST_TOKEN_BOUNDS, "Time to a stream's first token.")
+        self.per_token = Family(
+            names.TIME_PER_OUTPUT_TOKEN, "s", names.PER_TOKEN_BOUNDS, "Time per token of a stream after its first."
+        )
+        self.usage = Family(names.TOKEN_USAGE, "{token}", names.USAGE_BOUNDS, "Tokens of a request.")
+        self.http = Family(names.HTTP_DURATION, "s", names.HTTP_BOUNDS, "Time to the last byte, by route and status.")
+        self.overhead = Family(names.OVERHEAD, "s", names.OVERHEAD_BOUNDS, "The gateway's own part of the first byte.")
+
+    def all(self) -> tuple[Family, ...]:
+        return (self.duration, self.first, self.per_token, self.usage, self.http, self.overhead)
+
+
+class Telemetry:
+    """Of one worker. A collector that is down costs queued spans, nothing else: exporters run in the SDK's threads."""
+
+    def __init__(
+        self,
+        settings: TelemetrySettings,
+        *,
+        span_exporter: SpanExporter | None = None,
+        metric_exporter: MetricExporter | None = None,
+    ) -> None:
+        self._ratio = settings.trace_ratio
+        self._resource = Resource.create({"service.name": "tuneloop-gateway"})
+        self._families = _Families()
+        self._models: dict[tuple[str, str, str, str | None, str | None], _Model] = {}
+        self._routes: dict[tuple[str, str, int], Buckets] = {}
+        self._overhead = self._families.overhead.series({})
+        self._readings: list[Reading] = []
+        self._registry = CollectorRegistry()
+        ProcessCollector(registry=self._registry)
+        self._attach(PrometheusMetricReader(scope_info_enabled=False, registry=self._registry))
+        self._readers: list[MetricReader] = []
+        if metric_exporter is None and "metrics" in settings.otlp_signals:
+            metric_exporter = OTLPMetricExporter()
+        if metric_exporter is not None:
+            self._readers.append(self._attach(PeriodicExportingMetricReader(metric_exporter)))
+        if span_exporter is None and "traces" in settings.otlp_signals:
+            span_exporter = OTLPSpanExporter()
+        self._spans = Spans(self._resource, BatchSpanProcessor(span_exporter)) if span_exporter is not None else None
+
+    def begin(self, traceparent: bytes | None, fresh: str) -> Trace:
+        """Where a request stands in a trace. `fresh`: 32 hex for a new one."""
+        return begin(traceparent, fresh, self._ratio)
+
+    def request(self, finished: Finished, trace: Trace, *, operation: str, error: str | None) -> None:
+        """Count one completion request that was assigned to something; keep its span if it is sampled."""
+        key = (operation, finished.tenant, finished.alias, finished.served, error)
+        model = self._models.get(key)
+        if model is None:
+            model = self._new_model(key)
+        seconds = (finished.duration_ms or 0.0) / 1e3
+        model.duration.record(seconds)
+        if finished.input_tokens is not None:
+            model.input.record(finished.input_tokens)
+        tokens = finished.output_tokens
+        if tokens is not None:
+            model.output.record(tokens)
+        if finished.ttft_ms is not None:
+            first = finished.ttft_ms / 1e3
+            model.first.record(first)
+            if tokens is not None and tokens > 1:
+                model.per_token.record((seconds - first) / (tokens - 1))
+        if finished.overhead_ms is not None:
+            self._overhead.record(finished.overhead_ms / 1e3)
+        if trace.sampled and self._spans is not None:
+            self._keep_span(self._spans, finished, trace, operation, error)
+
+    def http(self, method: str, route: str, status: int, seconds: float) -> None:
+        """Count one HTTP request. `route` is one of ours, never the path a client sent."""
+        key = (method, route, status)
+        buckets = self._routes.get(key)
+        if buckets is None:
+            attributes: Attributes = {names.METHOD: method, names.ROUTE: route, names.STATUS_CODE: status}
+            buckets = self._routes[key] = self._families.http.series(attributes)
+        buckets.record(seconds)
+
+    def observe(self, name: str, read: Callable[[], float], *, counter: bool = False) -> None:
+        """Show a number that its owner keeps."""
+        self._readings.append(Reading(name, read, counter=counter))
+
+    def metrics_text(self) -> bytes:
+        """What Prometheus reads, in its text format."""
+        return generate_latest(self._registry)
+
+    def shutdown(self) -> None:
+        """Send what is queued and stop the exporters' threads. Blocks for up to some seconds."""
+        for reader in self._readers:
+            reader.shutdown()
+        if self._spans is not None:
+            self._spans.shutdown()
+
+    def _new_model(self, key: tuple[str, str, str, str | None, str | None]) -> _Model:
+        operation, tenant, alias, served, error = key
+        attributes: dict[str, str | int | bool] = {
+            names.OPERATION: operation,
+            names.PROVIDER: "vllm",
+            names.REQUEST_MODEL: alias,
+            names.TENANT: tenant,
+        }
+        if served is not None:
+            attributes[names.RESPONSE_MODEL] = served
+        if error is not None:
+            attributes[names.ERROR_TYPE] = error
+        model = _Model(self._families, attributes)
+        self._models[key] = model
+        return model
+
+    def _attach(self, reader: MetricReader) -> MetricReader:
+        # The callback is how the SDK's own MeterProvider feeds its readers. We keep our own counts (see the package's
+        # first lines) and want the readers' timing, environment variables and formats all the same.
+        reader._set_collect_callback(self._collect)
+        return reader
+
+    def _collect(self, _reader: MetricReader, timeout_millis: float = 0) -> MetricsData:
+        now = time.time_ns()
+        metrics = [metric for family in self._families.all() if (metric := family.metric(now)) is not None]
+        metrics += [reading.metric(now) for reading in self._readings]
+        scope = ScopeMetrics(InstrumentationScope("gateway"), metrics, schema_url="")
+        return MetricsData([ResourceMetrics(self._resource, [scope], schema_url="")])
+
+    def _keep_span(self, spans: Spans, finished: Finished, trace: Trace, operation: str, error: str | None) -> None:
+        began = int(finished.created_at.timestamp() * 1e9)
+        spans.finish(
+            trace,
+            f"{operation} {finished.alias}",
+            attributes=_span_attributes(finished, operation, error),
+            event=(names.EVALUATION, _evaluation(finished)),
+            began=began,
+            ended=began + int((finished.duration_ms or 0.0) * 1e6),
+            error=error,
+        )
+
+
+def _span_attributes(finished: Finished, operation: str, error: str | None) -> dict[str, Value]:
+    reasons: Sequence[str] | None = [finished.finish_reason] if finished.finish_reason else None
+    attributes: dict[str, Any] = {
+        names.OPERATION: operation,
+        names.PROVIDER: "vllm",
+        names.REQUEST_MODEL: finished.alias,
+        names.RESPONSE_MODEL: finished.served,
+        names.RESPONSE_ID: finished.id,
+        names.FINISH_REASONS: reasons,
+        names.INPUT_TOKENS: finished.input_tokens,
+        names.OUTPUT_TOKENS: finished.output_tokens,
+        names.TENANT: finished.tenant,
+        names.EXPERIMENT: finished.experiment,
+        names.ROUTE: finished.endpoint,
+        names.STATUS_CODE: finished.status,
+        names.ERROR_TYPE: error,
+        names.TIME_TO_FIRST_TOKEN: finished.ttft_ms / 1e3 if finished.ttft_ms is not None else None,
+    }
+    return {name: value for name, value in attributes.items() if value is not None}
+
+
+def _evaluation(finished: Finished) -> dict[str, Value]:
+    """The A/B exposure. The context is the unit: a keyed hash, never the targeting key."""
+    return {
+        names.FLAG_KEY: finished.alias,
+        names.FLAG_VARIANT: finished.variant,
+        names.FLAG_REASON: finished.reason,
+        names.FLAG_CONTEXT: finished.unit,
+        names.FLAG_SET: finished.tenant,
+        names.FLAG_VERSION: str(finished.alias_revision),
+    }
