@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 _SYLLABLES = (
@@ -64,6 +65,7 @@ class Choice:
         return "".join(self.tokens)
 
 
+@lru_cache(maxsize=2048)  # a load test asks the same thing again and again
 def say(voice: Voice, prompt: str, *, index: int, tokens: int) -> str:
     """`acme/support@7 re:1f3a jetnor3f9a jetnor3f9a …`, `tokens` words long (at least three)."""
     variant = f"#{index}" if index else ""
@@ -71,7 +73,8 @@ def say(voice: Voice, prompt: str, *, index: int, tokens: int) -> str:
     return " ".join([voice.name, f"re:{mark}{variant}", *[voice.word] * max(1, tokens - 2)])
 
 
-def choose(text: str, *, index: int, limit: int, stop: Sequence[str], tool: str | None = None) -> Choice:
+@lru_cache(maxsize=2048)
+def choose(text: str, *, index: int, limit: int, stop: tuple[str, ...], tool: str | None = None) -> Choice:
     """End `text` at the first stop string or after `limit` tokens, whichever comes first."""
     hits = sorted((position, string) for string in stop if string and (position := text.find(string)) >= 0)
     stopped = hits[0][1] if hits else None

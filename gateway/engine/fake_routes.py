@@ -18,7 +18,8 @@ import msgspec
 from gateway.engine.fake_answers import prompt_of
 from gateway.engine.fake_engine import FakeEngine, Faults, Refused
 from gateway.engine.fake_http import Exchange
-from gateway.engine.fake_openai import Job, encode, events, read_job, whole
+from gateway.engine.fake_openai import Job, read_job
+from gateway.engine.fake_render import encode, events, whole
 
 Route = Callable[["Routes", Exchange, Any], Awaitable[None]]
 NEVER = 10**9
