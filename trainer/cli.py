@@ -1,0 +1,163 @@
+"""`trainer run` and `trainer validate`. Progress goes to standard error; the result is standard output.
+
+torch is imported only once there is something to train.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from adapters.errors import ContractError
+from trainer import config, data, progress
+from trainer.config import RunSettings
+from trainer.data import Dataset
+from trainer.errors import TrainerError
+from trainer.gateway_client import Gateway, require_servable
+from trainer.progress import Progress
+from trainer.publish import publish
+from trainer.runlog import RunDirectory
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
+
+_Config = Annotated[Path | None, typer.Argument(help="a YAML file, such as trainer/configs/sft.yaml")]
+_Set = Annotated[list[str] | None, typer.Option("--set", help="key=value, over the file; repeat it")]
+_Data = Annotated[list[str] | None, typer.Option("--data", help="a .jsonl, .csv or .parquet file; repeat it")]
+_Json = Annotated[bool, typer.Option("--json", help="the result as a JSON object")]
+
+
+def _flag(key: str, what: str) -> Any:
+    return typer.Option(f"--{key}", help=what)
+
+
+_HeldOut = Annotated[list[str] | None, _flag("held-out", "a file of rows that are never trained on")]
+_Base = Annotated[str | None, _flag("base-model", "the base model's name")]
+_Path = Annotated[str | None, _flag("model-path", "a local directory that holds it")]
+_Tenant = Annotated[str | None, _flag("tenant", "whose adapter this is")]
+_Name = Annotated[str | None, _flag("name", "the adapter's name")]
+_Url = Annotated[str | None, _flag("gateway", "the gateway's address; its key is GATEWAY_KEY")]
+_Alias = Annotated[str | None, _flag("alias", "learn from what was said of this alias's answers")]
+_Metric = Annotated[str | None, _flag("metric", "by this metric")]
+_Store = Annotated[str | None, _flag("store", "the adapter store to publish into")]
+_RunDir = Annotated[str | None, _flag("run-dir", "where the run is kept, and continued from")]
+
+
+@app.command()
+def run(  # long because: the flags are the interface, one line each
+    config_file: _Config = None,
+    assignments: _Set = None,
+    data_files: _Data = None,
+    held_out: _HeldOut = None,
+    base_model: _Base = None,
+    model_path: _Path = None,
+    tenant: _Tenant = None,
+    name: _Name = None,
+    gateway: _Url = None,
+    alias: _Alias = None,
+    metric: _Metric = None,
+    store: _Store = None,
+    run_dir: _RunDir = None,
+    as_json: _Json = False,
+) -> None:
+    """Train an adapter and publish it. Started again on the same run directory, it continues."""
+    flags = {
+        "data.train": data_files,
+        "data.held_out": held_out,
+        "base_model": base_model,
+        "model_path": model_path,
+        "publish.tenant": tenant,
+        "publish.name": name,
+        "gateway.url": gateway,
+        "data.gateway.alias": alias,
+        "data.gateway.metric": metric,
+        "publish.store": store,
+        "run_dir": run_dir,
+    }
+    settings = _settings(config_file, assignments, flags)
+    print(_line(_run(settings, progress.to(sys.stderr)), as_json=as_json), flush=True)  # noqa: T201  # the result
+
+
+@app.command()
+def validate(
+    config_file: _Config = None, assignments: _Set = None, data_files: _Data = None, base_model: _Base = None
+) -> None:
+    """Check a config and its rows in seconds: what would be trained on, what not, and whether it could be served."""
+    voice = progress.to(sys.stderr)
+    flags = {"data.train": data_files, "base_model": base_model}
+    settings = _settings(config_file, assignments, flags)
+    _check_engine(settings, voice)
+    dataset = _read(settings, voice)
+    print(f"valid: {len(dataset.train)} rows to train on, {len(dataset.held_out)} held out")  # noqa: T201  # the result
+
+
+def main() -> None:
+    """The command line. An expected error is one line on standard error and exit status 1."""
+    try:
+        app()
+    except (TrainerError, ContractError) as error:
+        print(f"trainer: {error}", file=sys.stderr)  # noqa: T201  # where people look for it
+        sys.exit(1)
+
+
+def _settings(config_file: Path | None, assignments: list[str] | None, flags: dict[str, Any]) -> RunSettings:
+    given = [(key, value) for key, value in flags.items() if value]
+    return config.load(config_file, given + [config.assignment(text) for text in assignments or []])
+
+
+def _run(settings: RunSettings, voice: Progress) -> dict[str, Any]:
+    _check_engine(settings, voice)
+    run = RunDirectory(settings)
+    try:
+        if run.resumed:
+            voice.say(f"continuing run {run.id}, with the rows it began with")
+        else:
+            dataset = _read(settings, voice)
+            run.keep_data(dataset.train, dataset.held_out, dataset.counts)
+        if run.result() is None:
+            from trainer.recipes import sft  # imports torch
+
+            sft.train(run, settings, voice)
+        voice.say("publishing")
+        published = publish(run, settings)
+        about = {"run": run.id, "run_dir": str(run.path), "examples": run.about["examples"]}
+        told = {"ref": published.ref, "digest": published.digest, **about, "feedback": run.about["feedback"]}
+        return told | (run.result() or {})
+    finally:
+        run.close()
+
+
+def _line(result: dict[str, Any], *, as_json: bool) -> str:
+    if as_json:
+        return json.dumps(result)
+    where = result["ref"] or f"not published (no store, no gateway): {result['run_dir']}/adapter"
+    return f"{where} {result['digest']}"
+
+
+def _check_engine(settings: RunSettings, voice: Progress) -> None:
+    """Fail in a second when the result could not be served, rather than after the training."""
+    if settings.gateway.url is None:
+        return
+    with Gateway(settings.gateway) as gateway:
+        limits = gateway.limits()
+    if limits is None:
+        voice.say("this key may not ask for the engine's limits; the gateway will check the adapter when it comes")
+        return
+    require_servable(limits, base_model=settings.base_model, rank=settings.lora.rank)
+    voice.say(f"the gateway serves {limits.base_model}, ranks up to {limits.max_rank}")
+
+
+def _read(settings: RunSettings, voice: Progress) -> Dataset:
+    wanted = settings.data.gateway
+    if wanted is None or settings.publish.tenant is None:
+        dataset = data.read(settings.data)
+    else:
+        with Gateway(settings.gateway) as gateway:
+            lines = gateway.export(settings.publish.tenant, wanted.alias, metric=wanted.metric, since=wanted.since)
+            dataset = data.read(settings.data, lines)
+    for what, count in dataset.counts.items():
+        voice.say(f"{count} rows {what}" + (", not trained on" if what in data.LEFT_OUT else ""))
+    return dataset

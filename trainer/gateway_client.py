@@ -1,0 +1,152 @@
+"""The gateway as the trainer sees it: four calls of its control plane over HTTP. It knows nothing of training.
+
+Neither the key nor the gateway's address ever enters an error that is written into a run directory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+
+from trainer.config import GatewayAccess
+from trainer.errors import GatewayFailed, NotServable
+
+_QUICK, _SLOW = 10.0, 300.0
+_CHUNK = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class EngineLimits:
+    """What the engine behind the gateway can serve. `max_rank` 0: adapters cannot be put on it at all."""
+
+    base_model: str
+    max_rank: int
+
+
+@dataclass(frozen=True, slots=True)
+class Registered:
+    ref: str
+    digest: str
+
+
+class Gateway:
+    """A connection to `access.url` with `access.key`. All methods raise `GatewayFailed` with what to do."""
+
+    def __init__(self, access: GatewayAccess) -> None:
+        if access.url is None or access.key is None:
+            raise GatewayFailed("the gateway's address or key is missing", "set GATEWAY_URL and GATEWAY_KEY")
+        headers = {"authorization": f"Bearer {access.key.get_secret_value()}"}
+        self._http = httpx.Client(base_url=f"{access.url}/admin/v1", headers=headers, timeout=_QUICK)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._http.close()
+
+    def limits(self) -> EngineLimits | None:
+        """What the engine can serve; `None` if this key may not ask (a tenant's own key sees its tenant only)."""
+        try:
+            reply = self._json("GET", "/engine")
+        except GatewayFailed as error:
+            if error.status in (httpx.codes.FORBIDDEN, httpx.codes.NOT_FOUND):
+                return None
+            raise
+        try:
+            return EngineLimits(str(reply["base_model"]), int(reply.get("max_rank") or 0))
+        except (KeyError, TypeError, ValueError) as error:
+            raise GatewayFailed("the gateway describes no engine", "is it this project's gateway?") from error
+
+    def export(
+        self, tenant: str, alias: str, *, metric: str | None = None, since: datetime | None = None
+    ) -> Iterator[str]:
+        """The lines of a tenant's examples (`adapters.Example`, one a line), as they arrive."""
+        asked = {"tenant": tenant, "alias": alias, "metric": metric, "since": since.isoformat() if since else None}
+        params = {key: value for key, value in asked.items() if value is not None}
+        try:
+            with self._http.stream("GET", "/export", params=params, timeout=_SLOW) as reply:
+                if reply.status_code != httpx.codes.OK:
+                    reply.read()
+                    raise _refused(reply)
+                rest = b""
+                # httpx's iter_lines also breaks at U+2028, which JSON allows inside a string.
+                for chunk in reply.iter_bytes():
+                    *lines, rest = (rest + chunk).split(b"\n")
+                    yield from (line.decode() for line in lines)
+                if rest:
+                    yield rest.decode()
+        except httpx.HTTPError as error:
+            raise _unreachable(error) from error
+
+    def register(self, tenant: str, ref: str) -> Registered:
+        """Tell the gateway of a version that is in its store already."""
+        return _registered(self._json("POST", f"/tenants/{tenant}/adapters", json={"ref": ref}, timeout=_SLOW))
+
+    def upload(self, tenant: str, name: str, archive: Path) -> Registered:
+        """Send a plain tar of the three files; the gateway inspects, stores and registers it."""
+        headers = {"content-type": "application/x-tar", "content-length": str(archive.stat().st_size)}
+        path, params = f"/tenants/{tenant}/adapters", {"name": name}
+        with archive.open("rb") as file:
+            body = iter(lambda: file.read(_CHUNK), b"")
+            return _registered(self._json("POST", path, params=params, content=body, headers=headers, timeout=_SLOW))
+
+    def _json(self, method: str, path: str, **request: Any) -> dict[str, Any]:
+        try:
+            reply = self._http.request(method, path, **request)
+            if reply.is_success:
+                found: dict[str, Any] = reply.json()
+                return found
+        except httpx.HTTPError as error:
+            raise _unreachable(error) from error
+        except ValueError as error:
+            raise GatewayFailed("the gateway's answer is not JSON", "is GATEWAY_URL this project's gateway?") from error
+        raise _refused(reply)
+
+
+def require_servable(limits: EngineLimits, *, base_model: str, rank: int) -> None:
+    """Refuse, before any training, a result that the engine could not serve. Raises `NotServable`."""
+    if limits.max_rank == 0:
+        remedy = "start the gateway with an engine of its own, or publish to a store without a gateway"
+        raise NotServable("the gateway's engine serves the base model only", remedy)
+    if limits.base_model != base_model:
+        remedy = f"set base_model to {limits.base_model}"
+        raise NotServable(f"the gateway serves {limits.base_model}, but base_model is {base_model}", remedy)
+    if rank > limits.max_rank:
+        remedy = f"set lora.rank to {limits.max_rank} or less, or raise the engine's max_lora_rank"
+        raise NotServable(f"rank {rank}; the gateway's engine allows {limits.max_rank}", remedy)
+
+
+def _registered(reply: dict[str, Any]) -> Registered:
+    try:
+        return Registered(str(reply["ref"]), str(reply["digest"]))
+    except (KeyError, TypeError) as error:
+        raise GatewayFailed("the gateway names no adapter version", "is it this project's gateway?") from error
+
+
+def _unreachable(error: httpx.HTTPError) -> GatewayFailed:
+    return GatewayFailed(
+        f"the gateway cannot be reached ({type(error).__name__})", "is it running, and is GATEWAY_URL its address?"
+    )
+
+
+def _refused(reply: httpx.Response) -> GatewayFailed:
+    try:
+        reason = str(reply.json()["error"]["message"])
+    except (ValueError, KeyError, TypeError):
+        reason = f"status {reply.status_code}"
+    remedy = {
+        401: "set GATEWAY_KEY to a valid key",
+        403: "use a key with scope admin",
+        404: "check publish.tenant and data.gateway.alias, and that the key may use them",
+    }.get(reply.status_code, "correct it and run again")
+    if reply.status_code >= httpx.codes.INTERNAL_SERVER_ERROR:
+        remedy = "run the same command again later; it continues where it stopped"
+    return GatewayFailed(f"the gateway refuses: {reason.rstrip('.')}", remedy, status=reply.status_code)

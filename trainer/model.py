@@ -1,0 +1,121 @@
+"""The base model with a LoRA on it, its loss, and its way to disk. It knows nothing of rows, runs or gateways."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import cached_file
+
+from trainer.config import LoraSettings, RunSettings
+from trainer.errors import InvalidConfig
+
+IGNORED = -100
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A base model ready to train. `directory` holds its files; `autocast`: matrix products in bfloat16 on a CPU.
+
+    `packed`: its attention takes any mask, so that rows may be laid out in one sequence.
+    """
+
+    model: Any
+    tokenizer: Any
+    directory: Path
+    device: str
+    autocast: bool
+    packed: bool
+
+    def computing(self) -> contextlib.AbstractContextManager[Any]:
+        """Wrap every forward pass in this."""
+        return torch.autocast("cpu", dtype=torch.bfloat16) if self.autocast else contextlib.nullcontext()
+
+
+def load(settings: RunSettings) -> Loaded:
+    """Load base model and tokenizer. A local directory is read without any network. Raises `InvalidConfig`."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cpu":
+        torch.set_num_threads(settings.training.threads or len(os.sched_getaffinity(0)))
+    half = _half_precision(settings.training.precision, device)
+    source = str(settings.model_path or settings.base_model)
+    offline = settings.model_path is not None
+    if offline and not (Path(source) / "config.json").is_file():
+        raise InvalidConfig(f"model_path {source} holds no model", "name a directory with config.json and weights")
+    dtype = torch.bfloat16 if half and device == "cuda" else torch.float32
+    try:
+        config = AutoConfig.from_pretrained(source, local_files_only=offline)
+        tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=offline)
+        model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, local_files_only=offline).to(device)
+        directory = Path(source) if offline else Path(str(cached_file(source, "config.json"))).parent
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0][:200]
+        raise InvalidConfig(f"the base model cannot be loaded ({reason})", "check base_model and model_path") from error
+    if tokenizer.chat_template is None:
+        raise InvalidConfig("the base model has no chat template", "use its instruction-tuned variant")
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    model.config.use_cache = False
+    autocast = half and device == "cpu"
+    # A sliding window would have to be cut into the mask of a laid-out batch, layer by layer: pad instead.
+    packed = device == "cpu" and getattr(config, "sliding_window", None) is None
+    return Loaded(model, tokenizer, directory, device, autocast, packed)
+
+
+def with_lora(loaded: Loaded, settings: LoraSettings) -> Any:
+    """The model with a fresh LoRA: only that is trainable, in float32. Seed torch first. Raises `InvalidConfig`."""
+    if loaded.autocast:
+        _halve_linear_layers(loaded.model)
+    config = LoraConfig(
+        r=settings.rank,
+        lora_alpha=settings.scale,
+        lora_dropout=settings.dropout,
+        target_modules=settings.targets,
+        task_type="CAUSAL_LM",
+    )
+    try:
+        return get_peft_model(loaded.model, config)
+    except ValueError as error:
+        raise InvalidConfig(f"lora.targets do not fit this model ({str(error)[:200]})", "use all-linear") from error
+
+
+def supervised_loss(model: Any, inputs: dict[str, Any]) -> tuple[torch.Tensor, int]:
+    """Σ weight · negative log-likelihood (nats) over the supervised tokens, and how many those are.
+
+    The head is computed at the supervised positions only: with a vocabulary of tens of thousands it costs as much as
+    the layers, and TRL off a GPU spends it on every position (FACTS §8: twice the tokens a second, equal losses).
+    """
+    labels, weights = inputs["labels"], inputs["weights"]
+    passed = {key: value for key, value in inputs.items() if key not in ("labels", "weights")}
+    supervised = labels[:, 1:] != IGNORED
+    kept = supervised.any(dim=0).nonzero()[:, 0]  # a position's logits predict the next token
+    logits = model(**passed, use_cache=False, logits_to_keep=kept).logits
+    here = supervised[:, kept]
+    losses = torch.nn.functional.cross_entropy(logits[here].float(), labels[:, 1:][:, kept][here], reduction="none")
+    return (losses * weights[:, 1:][:, kept][here]).sum(), int(here.sum())
+
+
+def save_adapter(model: Any, directory: Path) -> None:
+    """Write PEFT's directory (weights, config, model card); what of it is published is adapters.package's choice."""
+    model.save_pretrained(str(directory), safe_serialization=True)
+
+
+def _half_precision(wanted: str, device: str) -> bool:
+    """bfloat16 pays on CUDA and on CPUs with AMX tiles; without those it is a third slower than float32 (FACTS §8)."""
+    if wanted != "auto":
+        return wanted == "bf16"
+    return torch.cuda.is_bf16_supported() if device == "cuda" else bool(torch.cpu._is_amx_tile_supported())
+
+
+def _halve_linear_layers(model: Any) -> None:
+    """Hold frozen matrices in bfloat16, else autocast copies them on each pass; norms and embeddings stay exact."""
+    head = model.get_output_embeddings()
+    for module in model.modules():
+        if isinstance(module, torch.nn.Linear) and module is not head:
+            module.to(torch.bfloat16)

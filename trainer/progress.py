@@ -1,0 +1,80 @@
+"""What a person sees while a run goes: a bar on a terminal, else a line every few seconds."""
+
+from __future__ import annotations
+
+import time
+from typing import Protocol, TextIO
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+
+_EVERY_SECONDS = 5.0
+
+
+class Progress(Protocol):
+    """How a run tells what it does. `step` counts from 1; `tokens` is the total since `begin`."""
+
+    def say(self, text: str) -> None: ...
+    def begin(self, steps: int, *, done: int) -> None: ...
+    def step(self, step: int, *, loss: float, tokens: int) -> None: ...
+    def end(self) -> None: ...
+
+
+def to(stream: TextIO) -> Progress:
+    """Progress fit for `stream`."""
+    console = Console(file=stream)
+    return TerminalProgress(console) if console.is_terminal else PlainProgress(stream)
+
+
+class PlainProgress:
+    """For logs and pipes: a line at the first and the last step and every few seconds between."""
+
+    def __init__(self, stream: TextIO, *, every_seconds: float = _EVERY_SECONDS) -> None:
+        self._stream = stream
+        self._every = every_seconds
+        self._steps = self._done = 0
+        self._began = self._told = 0.0
+
+    def say(self, text: str) -> None:
+        print(text, file=self._stream, flush=True)  # this is the command line's voice
+
+    def begin(self, steps: int, *, done: int) -> None:
+        self._steps, self._done, self._began, self._told = steps, done, time.monotonic(), 0.0
+
+    def step(self, step: int, *, loss: float, tokens: int) -> None:
+        now = time.monotonic()
+        if step < self._steps and now - self._told < self._every:
+            return
+        self._told, spent = now, max(now - self._began, 1e-9)
+        left = (self._steps - step) * spent / max(step - self._done, 1)
+        self.say(f"step {step}/{self._steps} · loss {loss:.4f} · {tokens / spent:.0f} tokens/s · {left:.0f} s left")
+
+    def end(self) -> None:
+        pass
+
+
+class TerminalProgress:
+    """A bar with loss, tokens a second and time left."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[state]}"), TimeRemainingColumn())
+        self._bar = Bar(TextColumn("training"), *columns, console=console)
+        self._task = self._bar.add_task("training", state="", visible=False)
+        self._began = 0.0
+
+    def say(self, text: str) -> None:
+        self._console.print(text, markup=False, highlight=False)
+
+    def begin(self, steps: int, *, done: int) -> None:
+        self._began = time.monotonic()
+        self._bar.update(self._task, total=steps, completed=done, visible=True)
+        self._bar.start()
+
+    def step(self, step: int, *, loss: float, tokens: int) -> None:
+        spent = max(time.monotonic() - self._began, 1e-9)
+        self._bar.update(self._task, completed=step, state=f"loss {loss:.4f} · {tokens / spent:.0f} tokens/s")
+
+    def end(self) -> None:
+        self._bar.stop()

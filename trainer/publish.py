@@ -1,0 +1,90 @@
+"""From a trained PEFT directory to a version that can be served: packed, described, and put where gateways look.
+
+Packing happens once a run, so that publishing again (after a crash, or to another place) publishes the same bytes.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tarfile
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from adapters.manifest import Lineage, Manifest
+from adapters.package import FILES, digest_of, pack
+from adapters.store import AdapterStore
+from adapters.weights import BaseShape, base_revision, inspect
+from trainer.config import RunSettings
+from trainer.gateway_client import Gateway
+from trainer.runlog import RunDirectory
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """`ref` is `None` when there was nowhere to publish to; `digest` is the content's address in any store."""
+
+    ref: str | None
+    digest: str
+
+
+def package(run: RunDirectory, saved: Path, settings: RunSettings, *, base: Path, metrics: dict[str, float]) -> None:
+    """Pack PEFT's directory `saved` as the run's adapter, with its manifest. `base` holds the base model's files.
+
+    Raises `InvalidAdapter` if the result could not be served.
+    """
+    found = inspect(saved, base=BaseShape.of(base))
+    manifest = Manifest(
+        base_model=settings.base_model,
+        base_revision=base_revision(base),
+        rank=found.rank,
+        alpha=found.alpha,
+        target_modules=found.target_modules,
+        lineage=Lineage(
+            run_id=run.id,
+            dataset_digest=run.about["dataset_digest"],
+            parent=settings.publish.parent,
+            examples=run.about["examples"],
+            feedback=run.about["feedback"],
+        ),
+        metrics=metrics,
+        created_at=datetime.now(UTC),
+    )
+    draft = run.path / "adapter.draft"
+    shutil.rmtree(draft, ignore_errors=True)
+    pack(saved, draft, manifest)
+    draft.rename(run.adapter)
+
+
+def publish(run: RunDirectory, settings: RunSettings) -> Publication:
+    """Put the run's adapter into the store and tell the gateway, or upload it there. Safe to repeat."""
+    manifest = Manifest.read(run.adapter)
+    digest = digest_of(manifest.to_json(), manifest.files)
+    target, ref = settings.publish, None
+    if target.tenant is None or target.name is None:
+        return Publication(None, digest)
+    if target.store is not None:
+        stored = AdapterStore(target.store).publish(
+            run.adapter, tenant=target.tenant, name=target.name, manifest=manifest
+        )
+        ref, digest = str(stored.ref), stored.digest
+    if settings.gateway.url is None:
+        return Publication(ref, digest)
+    with Gateway(settings.gateway) as gateway:
+        if ref is not None:
+            registered = gateway.register(target.tenant, ref)
+        else:
+            registered = gateway.upload(target.tenant, target.name, _archive(run))
+    return Publication(registered.ref, registered.digest)
+
+
+def _archive(run: RunDirectory) -> Path:
+    """A plain tar of the three files; it says nothing of who made it where."""
+    path = run.path / "adapter.tar"
+    with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as archive:
+        for name in FILES:
+            entry = tarfile.TarInfo(name)
+            entry.size = (run.adapter / name).stat().st_size
+            with (run.adapter / name).open("rb") as file:
+                archive.addfile(entry, file)
+    return path
