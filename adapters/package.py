@@ -26,17 +26,19 @@ def pack(
 ) -> Manifest:
     """Make `into` (new) a publishable copy of a PEFT directory; return the manifest written there, `files` filled in.
 
-    The copy is what gets inspected, so nobody can change it in between; it is on disk (fsync) when this returns.
-    Raises `InvalidAdapter`.
+    Only the two files that matter are taken, whatever else lies there. The copy is what gets inspected, so nobody can
+    change it in between; it is on disk (fsync) when this returns. A manifest that lists `files` was packed before, and
+    must be true of these to the byte. Raises `InvalidAdapter`.
     """
+    limits = limits or Limits()
     into.mkdir()
     for name in (CONFIG, WEIGHTS):
         with open_plain(directory / name) as source, (into / name).open("xb") as target:
+            if os.fstat(source.fileno()).st_size > limits.max_bytes:
+                raise InvalidAdapter(f"{name} is too large: retrain with a lower rank or fewer target modules.")
             shutil.copyfileobj(source, target, 1024 * 1024)
     found = inspect(into, limits=limits, base=base)
-    check_manifest(manifest.model_copy(update={"files": {}}), found.config, {})
-    if manifest.files and manifest.files.get(WEIGHTS) != found.files[WEIGHTS]:
-        raise InvalidAdapter(f"{MANIFEST} was written for other weights: publish the run again.")
+    check_manifest(manifest, found.config, found.files)
     config = found.config.to_json(manifest.base_model)
     (into / CONFIG).write_bytes(config)
     files = {CONFIG: hashlib.sha256(config).hexdigest(), WEIGHTS: found.files[WEIGHTS]}

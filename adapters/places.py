@@ -19,6 +19,7 @@ from typing import Any, Protocol
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
+from adapters.errors import StoreUnavailable
 from adapters.package import FILES, fsync_directory
 
 _ABANDONED_SECONDS = 24 * 3600
@@ -55,8 +56,12 @@ class Place(Protocol):
 
 
 def place_at(url: str) -> Place:
-    """The place an fsspec URL or a plain path names."""
-    filesystem, root = fsspec.core.url_to_fs(url)
+    """The place an fsspec URL or a plain path names. Raises `StoreUnavailable` when nothing here can reach it."""
+    try:
+        filesystem, root = fsspec.core.url_to_fs(url)
+    except (ImportError, ValueError) as error:
+        scheme = url.partition(":")[0][:20]
+        raise StoreUnavailable(f"nothing installed here reaches {scheme}: stores ({error}).") from error
     if isinstance(filesystem, LocalFileSystem):
         return Directory(Path(root))
     return Bucket(filesystem, root)

@@ -187,6 +187,12 @@ def test_a_store_that_cannot_be_written_says_so_without_its_path(tmp_path: Path)
     assert str(tmp_path) not in str(caught.value)
 
 
+@pytest.mark.parametrize("url", ["s4://bucket/store", "nothing-like-it://x"])
+def test_a_store_that_nothing_here_reaches_says_so(url: str) -> None:
+    with pytest.raises(StoreUnavailable, match="nothing installed here reaches"):
+        AdapterStore(url)
+
+
 def test_staging_that_a_killed_process_left_is_swept_after_a_day(tmp_path: Path) -> None:
     import os
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import struct
@@ -10,21 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from adapters.errors import InvalidAdapter, InvalidBase
-from adapters.manifest import Manifest
+from adapters.errors import InvalidAdapter
 from adapters.package import pack
-from adapters.peft_config import read_config
-from adapters.weights import BaseShape, Limits, base_revision, inspect
+from adapters.weights import BaseShape, Limits, inspect
+from tests.adapters.refusal import refusal
 from tests.adapters.sample import (
     BASE_MODEL,
     Tensors,
     lora_tensors,
     manifest,
     peft_config,
-    safetensors,
     write_adapter,
     write_base,
 )
@@ -50,72 +45,6 @@ def test_a_trained_adapter_passes_with_its_numbers(tmp_path: Path, base: BaseSha
 def test_the_model_card_that_peft_writes_is_tolerated(tmp_path: Path) -> None:
     (write_adapter(tmp_path / "a") / "README.md").write_text("# a card")
     inspect(tmp_path / "a")
-
-
-def refusal(directory: Path, **options: Any) -> str:
-    with pytest.raises(InvalidAdapter) as caught:
-        inspect(directory, **options)
-    sentence = str(caught.value)
-    assert sentence.endswith(".") and str(directory) not in sentence
-    return sentence
-
-
-@pytest.mark.parametrize(
-    ("change", "says"),
-    [
-        ({"peft_type": "IA3"}, "not of peft_type LORA; train a LoRA"),
-        ({"task_type": "SEQ_CLS"}, "not for a language model"),
-        ({"use_dora": True}, "vLLM cannot serve DoRA"),
-        ({"bias": "all"}, "vLLM cannot serve biases"),
-        ({"lora_bias": True}, "'lora_bias'; the engine would not honour it"),
-        ({"modules_to_save": ["lm_head"]}, "without modules_to_save"),
-        ({"rank_pattern": {"(a|aa)+b": 8}}, "without rank_pattern"),
-        ({"alpha_pattern": {"q_proj": 8}}, "without alpha_pattern"),
-        ({"auto_mapping": {"parent_library": "os"}}, "makes the loader import code"),
-        ({"auto_map": {"AutoConfig": "evil.Config"}}, "makes the loader import code"),
-        ({"trainable_token_indices": [1]}, "'trainable_token_indices'"),
-        ({"kasa_config": {"beta": 1}}, "'kasa_config'"),
-        ({"vllm_lora_scaling_factor": 3.0}, "'vllm_lora_scaling_factor'"),
-        ({"something_new": 1}, "'something_new'"),
-        ({"fan_in_fan_out": True}, "'fan_in_fan_out'"),
-        ({"init_lora_weights": "pissa_niter_4"}, "changes the base model's weights"),
-        ({"init_lora_weights": {}}, "changes the base model's weights"),
-        ({"target_modules": "all-linear"}, "rule instead of a list; list the modules"),
-        ({"target_modules": ["(a|aa)+b"]}, "use literal module names"),
-        ({"target_modules": ["q_proj", 3]}, "use literal module names"),
-        ({"target_modules": []}, "lists no target_modules"),
-        ({"target_modules": ["q_proj", "v_proj", "k_proj"]}, "targets 'k_proj', but"),
-        ({"target_modules": ["q_proj"]}, "v_proj is none of the target_modules"),
-        ({"lora_alpha": math.inf}, "Infinity is not a JSON number"),
-        ({"lora_alpha": 0}, "no lora_alpha above 0"),
-        ({"lora_alpha": -8}, "no lora_alpha above 0"),
-        ({"lora_alpha": 1e300}, "no lora_alpha above 0"),
-        ({"lora_alpha": True}, "no lora_alpha above 0"),
-        ({"lora_alpha": "16"}, "no lora_alpha above 0"),
-        ({"r": 0}, "no rank r"),
-        ({"r": 8.0}, "no rank r"),
-        ({"r": 1024}, "no rank r"),
-        ({"r": 8}, "says r = 8"),
-        ({"use_rslora": "yes"}, "use_rslora that is neither"),
-        ({"layers_to_transform": [-1]}, "layers_to_transform"),
-        ({"base_model_name_or_path": None}, "names no base model"),
-    ],
-)
-def test_a_config_that_asks_for_more_is_refused(tmp_path: Path, change: dict[str, Any], says: str) -> None:
-    directory = write_adapter(tmp_path / "a", config=peft_config() | change)
-    assert says in refusal(directory)
-
-
-@pytest.mark.parametrize("text", [b"", b"[]", b"{", b"\xff", b'{"r":1,"r":2}', b"[" * 100_000, b"null"])
-def test_a_config_that_is_no_object_is_refused(tmp_path: Path, text: bytes) -> None:
-    directory = write_adapter(tmp_path / "a")
-    (directory / "adapter_config.json").write_bytes(text)
-    assert "cannot be read" in refusal(directory)
-
-
-@pytest.mark.parametrize("init", ["gaussian", "eva", "orthogonal", True, False])
-def test_initialisations_that_leave_the_base_alone_pass(tmp_path: Path, init: Any) -> None:
-    inspect(write_adapter(tmp_path / "a", config=peft_config(init_lora_weights=init)))
 
 
 def changed(name: str, **changes: Any) -> Tensors:
@@ -228,95 +157,3 @@ def test_a_file_cut_short_is_refused(tmp_path: Path) -> None:
     weights = directory / "adapter_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1])
     assert "was cut or padded" in refusal(directory)
-
-
-@pytest.mark.parametrize(
-    ("change", "says"),
-    [
-        ({"rank": 8}, "says rank 8"),
-        ({"alpha": 9.0}, "says alpha 9"),
-        ({"target_modules": ["q_proj"]}, "different target modules"),
-        ({"base_model": "org/other"}, "different base models"),
-        ({"files": {"adapter_model.safetensors": "0" * 64}}, "written for other files"),
-    ],
-)
-def test_a_manifest_that_tells_another_story_is_refused(tmp_path: Path, change: dict[str, Any], says: str) -> None:
-    written = pack(write_adapter(tmp_path / "a"), tmp_path / "packed", manifest())
-    path = tmp_path / "packed" / "manifest.json"
-    path.chmod(0o644)
-    path.write_bytes(written.model_copy(update=change).to_json())
-    assert says in refusal(tmp_path / "packed")
-
-
-@given(st.binary(max_size=300) | st.text(max_size=200).map(str.encode))
-def test_a_manifest_of_any_bytes_is_read_or_refused(data: bytes) -> None:
-    with pytest.raises(InvalidAdapter):
-        Manifest.parse(data)
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"base_model": "/home/somebody/model"},
-        {"base_model": "./model"},
-        {"base_model": "~/model"},
-        {"rank": "4"},
-        {"files": {"adapter_config.json": "nothex"}},
-        {"metrics": {"loss": "low"}},
-        {"created_at": "2026-01-01T00:00:00"},
-        {"version": 3},
-        {"format": 2},
-        {"lineage": {"run_id": "r", "dataset_digest": "d", "parent": "not a ref"}},
-    ],
-)
-def test_a_manifest_with_a_wrong_field_is_refused_by_the_fields_name(change: dict[str, Any]) -> None:
-    text = json.dumps(manifest().model_dump(mode="json") | change)
-    with pytest.raises(InvalidAdapter, match=f"wrong at '{next(iter(change))}"):
-        Manifest.parse(text.encode())
-
-
-def test_a_manifest_reads_as_it_was_written() -> None:
-    written = manifest(metrics={"eval_loss": 0.25}, base_revision="sha256:00")
-    assert Manifest.parse(written.to_json()) == written
-    assert Manifest.parse(written.to_json()).to_json() == written.to_json()
-
-
-def test_what_is_packed_names_no_local_path_and_means_the_same(tmp_path: Path, base: BaseShape) -> None:
-    local = peft_config(base_model_name_or_path=str(tmp_path / "base"), target_modules=["v_proj", "q_proj"])
-    pack(write_adapter(tmp_path / "a", config=local), tmp_path / "packed", manifest())
-    assert all(str(tmp_path).encode() not in entry.read_bytes() for entry in (tmp_path / "packed").iterdir())
-    found = inspect(tmp_path / "packed", base=base, base_model=BASE_MODEL)
-    before = read_config(json.dumps(local).encode())
-    assert (found.config.rank, found.config.alpha, found.config.rslora) == (before.rank, before.alpha, before.rslora)
-
-
-def test_a_base_model_of_another_kind_is_measured_by_its_weights(tmp_path: Path) -> None:
-    directory = write_base(tmp_path / "base", model_type="unheard-of")
-    with pytest.raises(InvalidBase, match="holds no"):
-        BaseShape.of(directory)
-    weights: Tensors = {
-        "transformer.h.0.mlp.fc.weight": ("BF16", (8, 4), b"\0" * 64),
-        "transformer.norm.weight": ("F32", (4,), b"\0" * 16),
-    }
-    (directory / "model.safetensors").write_bytes(safetensors(weights))
-    assert dict(BaseShape.of(directory).linear) == {"transformer.h.0.mlp.fc": (4, 8)}
-
-
-def test_the_revision_knows_other_weights_and_forgets_where_a_copy_came_from(tmp_path: Path) -> None:
-    def model(name: str, seed: int, **config: Any) -> Path:
-        directory = write_base(tmp_path / name, **config)
-        (directory / "model.safetensors").write_bytes(safetensors(lora_tensors(seed=seed)))
-        return directory
-
-    one = base_revision(model("one", 1))
-    assert one.startswith("sha256:") and len(one) == 71
-    assert base_revision(model("copy", 1, transformers_version="9", _name_or_path="elsewhere")) == one
-    assert base_revision(model("other", 2)) != one
-    assert base_revision(model("bigger", 1, hidden_size=65)) != one
-
-
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"num_hidden_layers": "2"}', '{"num_hidden_layers": 0}'])
-def test_a_base_model_without_its_numbers_is_refused(tmp_path: Path, text: str) -> None:
-    (tmp_path / "config.json").write_text(text)
-    with pytest.raises(InvalidBase):
-        BaseShape.of(tmp_path)
