@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import random
 import struct
+import uuid
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from adapters.manifest import Lineage, Manifest
+from adapters.store import AdapterStore, Published
 
 BASE_MODEL = "demo/tiny"
 BASE_CONFIG = {
@@ -115,3 +117,11 @@ def write_base(directory: Path, **changes: Any) -> Path:
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "config.json").write_text(json.dumps(BASE_CONFIG | changes))
     return directory
+
+
+def publish(
+    store: AdapterStore, scratch: Path, *, seed: int = 0, tenant: str = "acme", name: str = "support"
+) -> Published:
+    """A new version of the weights that `seed` stands for."""
+    directory = write_adapter(scratch / uuid.uuid4().hex, seed=seed)
+    return store.publish(directory, tenant=tenant, name=name, manifest=manifest())
