@@ -86,10 +86,12 @@ def _forget_stranger(directory: Path) -> None:
     pid_file = directory / "postmaster.pid"
     try:
         process = psutil.Process(int(pid_file.read_text().split("\n", 1)[0]))
-        command = process.cmdline()
+        ours = str(directory) in process.cmdline()
+    except psutil.ZombieProcess:
+        ours = False  # it was killed, and nobody in this container collects the dead
     except (OSError, ValueError, psutil.Error):
         return  # no file, or no such process: the wheel and PostgreSQL know what to do then
-    if str(directory) not in command:
+    if not ours:
         pid_file.unlink(missing_ok=True)
 
 

@@ -71,7 +71,8 @@ class Worker:
     """A worker without an engine: it follows the snapshot with the real feed, claims to hold what is wanted after
     `load_seconds`, and reports through the real reporter.
 
-    `refuse` is the sentence it gives for every version.
+    `refuse` is the sentence it gives for every version. `premature` collects what a picture sent traffic to before the
+    worker held it: it must stay empty.
     """
 
     name: str
@@ -81,7 +82,7 @@ class Worker:
     current: Current = field(default_factory=Current)
     resident: set[str] = field(default_factory=set)
     failed: dict[str, str] = field(default_factory=dict)
-    seen: list[int] = field(default_factory=list)
+    premature: list[str] = field(default_factory=list)
 
     def report(self) -> WorkerReport:
         version = self.current.snapshot.version
@@ -89,7 +90,7 @@ class Worker:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Worker]:
-        """Work while the block runs; leaving it is a `kill -9`: nothing is withdrawn."""
+        """Work while the block runs, from the moment the worker has read and reported its first picture."""
         self.changed = asyncio.Event()
         self.following = asyncio.Event()
         self.reporter = Reporter(self.db, self.report)
@@ -105,7 +106,8 @@ class Worker:
         while True:
             await self.changed.wait()
             self.changed.clear()
-            self.seen.append(self.current.snapshot.version)
+            if self.following.is_set():
+                self.premature += {str(ref) for ref in self.current.snapshot.serving()} - self.resident
             wanted = {str(ref) for ref in self.current.snapshot.wanted()}
             if wanted - self.resident:
                 await asyncio.sleep(self.load_seconds)
