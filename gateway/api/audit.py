@@ -22,7 +22,8 @@ async def index(
     limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 100,
 ) -> dict[str, Any]:
     require_admin(caller)
-    wanted = caller.tenant if tenant is None else own_tenant(caller, tenant)
+    mine = caller.tenant.name if caller.tenant else None
+    wanted = mine if tenant is None else own_tenant(caller, tenant)
     return listed([_row(entry) for entry in await audit.entries(rooms.db, wanted, limit)])
 
 

@@ -21,15 +21,11 @@ from gateway.snapshot import Current
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """`key` is None for the operator. `actor` is what the audit log calls the caller."""
+    """`actor` is what the audit log calls the caller. The operator has neither `key` nor `tenant`, and sees all."""
 
     actor: str
     key: ApiKey | None = None
-
-    @property
-    def tenant(self) -> str | None:
-        """The only tenant this caller may see; None for the operator, who sees all."""
-        return self.key.tenant if self.key else None
+    tenant: Tenant | None = None
 
     def administers(self, tenant: str) -> bool:
         """Whether this caller may look at and change what belongs to `tenant`."""
@@ -42,17 +38,22 @@ def identify(headers: Iterable[tuple[bytes, bytes]], *, admin_key: str, current:
     Raises `Unauthenticated` without a key that we know, and `Unavailable` if the key is unknown while the database is
     away: it may have been made since.
     """
-    given = _bearer(headers)
+    given, snapshot, stale = _bearer(headers), current.snapshot, current.stale
     if given is None:
-        raise Unauthenticated("No API key was given.", remedy="Send it as `Authorization: Bearer KEY`.")
+        raise Unauthenticated(
+            "You didn't provide an API key.", remedy="Send it in the header `Authorization: Bearer YOUR_KEY`."
+        )
     if hmac.compare_digest(given.encode("latin-1"), admin_key.encode()):
         return Caller("operator")
-    key = current.snapshot.keys.get(hash_key(given))
-    if key is not None and (key.expires_at is None or key.expires_at > datetime.now(UTC)):
-        return Caller(f"key:{key.id}", key)
-    if key is None and current.stale:
-        raise Unavailable("API keys cannot be checked now.", remedy="Try again shortly.", code="database_away")
-    raise Unauthenticated("This API key is not valid.", remedy="Check it, or ask for a new one.")
+    key = snapshot.keys.get(hash_key(given))
+    tenant = snapshot.tenants.get(key.tenant) if key else None
+    if key is None or tenant is None:
+        if stale:
+            raise Unavailable("The key cannot be checked at the moment.", remedy="Try again in a few seconds.")
+        raise Unauthenticated("Incorrect API key provided.", remedy="Ask the operator of this gateway for a key.")
+    if key.expires_at is not None and key.expires_at <= datetime.now(UTC):
+        raise Unauthenticated("This API key has expired.", remedy="Create a new one.")
+    return Caller(f"key:{key.id}", key, tenant)
 
 
 def _bearer(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
@@ -86,10 +87,10 @@ def own_tenant(caller: Caller, name: str) -> str:
     return name
 
 
-def speaking_tenant(caller: Caller, scope: Scope, current: Current) -> Tenant:
+def speaking_tenant(caller: Caller, scope: Scope) -> Tenant:
     """The tenant whose key this is, for what tenants do themselves. Raises `Forbidden` without the scope."""
-    if caller.key is None:
+    if caller.key is None or caller.tenant is None:
         raise Forbidden("The admin key belongs to no tenant.", remedy=f"Use a tenant's key with the scope `{scope}`.")
     if scope not in caller.key.scopes:
-        raise Forbidden(f"This API key lacks the scope `{scope}`.", remedy="Use one that has it.")
-    return current.snapshot.tenants[caller.key.tenant]
+        raise Forbidden(f"This API key lacks the scope `{scope}`.", remedy=f"Create one with the scope `{scope}`.")
+    return caller.tenant

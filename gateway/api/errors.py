@@ -135,7 +135,8 @@ class LastResort:
 
 def _remember(error: Exception, scope: Scope) -> str:
     number = uuid.uuid4().hex[:16]
-    frames = "".join(traceback.format_tb(error.__traceback__))
+    # Places only: a traceback's source lines can hold literals, and its last line what a client sent.
+    frames = [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in traceback.extract_tb(error.__traceback__)]
     kind = f"{type(error).__module__}.{type(error).__qualname__}"
     log.error(
         "unexpected %s",

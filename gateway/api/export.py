@@ -44,7 +44,8 @@ async def export(
     since: Annotated[datetime, AfterValidator(_sensible)] | None = None,
 ) -> Response:
     require_admin(caller)
-    named = tenant if tenant is not None else caller.tenant
+    mine = caller.tenant.name if caller.tenant else None
+    named = mine if tenant is None else tenant
     if named is None:
         raise InvalidRequest(
             "Which tenant?", remedy="Add ?tenant=NAME.", param="tenant", code="missing_required_parameter"

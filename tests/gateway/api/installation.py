@@ -1,0 +1,119 @@
+"""The control plane's app as the composition root builds it, on a test's database, kept current by a real feed."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+from fastapi import FastAPI
+
+from adapters.store import AdapterStore
+from gateway import api
+from gateway.api.rooms import Rooms
+from gateway.control.feed import Feed
+from gateway.feedback.intake import Intake
+from gateway.snapshot import Current
+from gateway.store.database import Database
+from gateway.store.snapshots import read_version
+from tests.gateway.control import rooms as control
+
+ADMIN_KEY = "tl-admin-for-tests"
+
+
+@dataclass(slots=True)
+class Installation:
+    """`call` is the operator's way in; `as_tenant` a tenant's."""
+
+    app: FastAPI
+    rooms: Rooms
+    control: control.Rooms
+    http: httpx.AsyncClient
+    state: dict[str, str | None]
+    changed: asyncio.Event
+
+    @property
+    def db(self) -> Database:
+        return self.control.db
+
+    @property
+    def current(self) -> Current:
+        return self.rooms.current
+
+    async def request(
+        self, method: str, path: str, body: Any = None, *, key: str | None = ADMIN_KEY, **more: Any
+    ) -> httpx.Response:
+        """One request; `body` goes as JSON unless `content` is among `more`."""
+        headers: dict[str, str | bytes] = {"authorization": f"Bearer {key}".encode()} if key is not None else {}
+        if body is not None:
+            more["content"] = json.dumps(body)
+            headers["content-type"] = "application/json"
+        headers |= more.pop("headers", {})
+        return await self.http.request(method, path, headers=headers, **more)
+
+    async def call(self, method: str, path: str, body: Any = None, *, key: str = ADMIN_KEY) -> Any:
+        """One admin call that must succeed; its JSON. Returns when this worker's snapshot has the change."""
+        reply = await self.request(method, f"/admin/v1{path}", body, key=key)
+        assert reply.is_success, reply.text
+        await self.settle()
+        return reply.json() if reply.content else None
+
+    async def tenant(self, name: str, *scopes: str, store_content: bool = False) -> str:
+        """A new tenant; the text of a key of it."""
+        await self.call("POST", "/tenants", {"name": name, "store_content": store_content})
+        return await self.key(name, *(scopes or ("inference", "feedback", "admin")))
+
+    async def key(self, tenant: str, *scopes: str) -> str:
+        made = await self.call("POST", f"/tenants/{tenant}/keys", {"scopes": list(scopes)})
+        return str(made["key"])
+
+    async def settle(self) -> None:
+        """Wait until the snapshot is as new as the database."""
+        async with asyncio.timeout(10):
+            while True:
+                self.changed.clear()
+                if not self.current.stale and self.current.snapshot.version >= await read_version(self.db):
+                    return
+                await self.changed.wait()
+
+
+@asynccontextmanager
+async def installed(db: Database, directory: Path) -> AsyncIterator[Installation]:
+    """An installation without workers or engine: swaps find nobody to wait for."""
+    rooms = control.Rooms(db, AdapterStore(str(directory / "store"), cache=directory / "cache"), directory)
+    current, state = Current(), dict[str, str | None](not_ready=None)
+    changed = asyncio.Event()
+
+    async def engine_view() -> dict[str, Any]:
+        return {"base_model": "demo/tiny", "resident": []}
+
+    built = Rooms(
+        db=db,
+        current=current,
+        tenants=rooms.tenants,
+        keys=rooms.keys,
+        metrics=rooms.metrics,
+        adapters=rooms.adapters,
+        aliases=rooms.aliases,
+        experiments=rooms.experiments,
+        intake=Intake(db, current),
+        engine_view=engine_view,
+        admin_key=ADMIN_KEY,
+        max_adapter_bytes=200_000,
+        upload_dir=directory / "uploads",
+        readiness=lambda: state["not_ready"],
+        metrics_text=lambda: b"# none\n",
+    )
+    app = api.build(built)
+    transport = httpx.ASGITransport(app=app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as http, asyncio.TaskGroup() as group:
+        feed = group.create_task(Feed(db.url, db, current, on_change=changed.set).run())
+        here = Installation(app, built, rooms, http, state, changed)
+        await here.settle()
+        yield here
+        feed.cancel()
