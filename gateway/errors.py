@@ -2,6 +2,8 @@
 
     GatewayError
     ├── InvalidRequest          400  the request is wrong; `param` says where
+    │   ├── MethodNotAllowed    405
+    │   ├── RequestTimeout      408  the client never finished its body
     │   └── PayloadTooLarge     413
     ├── Unauthenticated         401  no key, or one we do not know
     ├── Forbidden               403  a good key without the scope
@@ -63,6 +65,14 @@ class GatewayError(Exception):
 
 class InvalidRequest(GatewayError):
     status, type = 400, "invalid_request_error"
+
+
+class MethodNotAllowed(InvalidRequest):
+    status, default_code = 405, "method_not_allowed"
+
+
+class RequestTimeout(InvalidRequest):
+    status, default_code = 408, "request_timeout"
 
 
 class PayloadTooLarge(InvalidRequest):

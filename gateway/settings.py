@@ -85,7 +85,7 @@ class Settings(BaseSettings):
 
     @property
     def otlp_signals(self) -> frozenset[str]:
-        """Those of "traces" and "metrics" for which OpenTelemetry's own variables name an endpoint (the SDK reads it)."""
+        """Those of "traces" and "metrics" for which OpenTelemetry's own variables name an endpoint."""
         if os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT"):
             return frozenset(("traces", "metrics"))
         return frozenset(s for s in ("traces", "metrics") if os.environ.get(f"OTEL_EXPORTER_OTLP_{s.upper()}_ENDPOINT"))

@@ -6,7 +6,6 @@ vLLM's shapes (its error body, its completions' logprobs, the plugin's JSON) are
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Coroutine
 from math import isfinite
 from pathlib import Path
@@ -14,17 +13,9 @@ from typing import Any
 
 from gateway.domain import BASE
 from gateway.engine.base import Answer, EngineStatus, Headers, Probe
+from gateway.engine.refusals import NOT_FINITE, engine_error, engine_sentence
 from gateway.engine.upstream import Upstream
-from gateway.errors import (
-    AdapterRefused,
-    Conflict,
-    EngineFailed,
-    GatewayError,
-    InvalidRequest,
-    PayloadTooLarge,
-    RateLimited,
-    Unavailable,
-)
+from gateway.errors import AdapterRefused, Conflict, EngineFailed
 from gateway.settings import TimeoutSettings
 
 PROBE_PROMPT = "The capital of France is"
@@ -35,10 +26,6 @@ _JSON = ((b"content-type", b"application/json"),)
 _NO_PLUGIN_BOOT = "without-plugin"
 _FLOOR = -9999.0
 """What vLLM writes for a log-probability of minus infinity."""
-
-_PATH = re.compile(r"(?<![\w.:/@])/(?:[\w.@+~-]+/?)+|\b[A-Za-z]:\\[^\s'\"]+|\b\w+://[^\s'\",;)]+")
-_ADDRESS = re.compile(r"\b\d{1,3}(?:\.\d{1,3}){3}(?::\d+)?\b|\b0x[0-9a-fA-F]{6,}\b|\blocalhost:\d+\b")
-_NOT_FINITE = re.compile(r"out of range float|not JSON compliant", re.IGNORECASE)
 
 
 class HttpEngine:
@@ -118,7 +105,7 @@ class HttpEngine:
         name = self._base_model if model == BASE else model
         body = {"model": name, "prompt": PROBE_PROMPT, "max_tokens": 1, "temperature": 0, "logprobs": 5}
         status, reply = await self._ask(b"POST", b"/v1/completions", body, seconds=seconds)
-        broken = status in (400, 500) and _NOT_FINITE.search(engine_sentence(reply))
+        broken = status in (400, 500) and NOT_FINITE.search(engine_sentence(reply))
         if status == 200:
             probe = _read_probe(reply)
             if probe is not None:
@@ -145,49 +132,6 @@ class HttpEngine:
             return answer.status, await answer.read()
         finally:
             answer.close()
-
-
-def engine_sentence(body: bytes) -> str:
-    """What an engine's error body says, in at most 500 characters, without paths and addresses (FACTS G8)."""
-    try:
-        told = json.loads(body)
-    except ValueError:
-        told = None
-    error = told.get("error") if isinstance(told, dict) else None
-    message = error.get("message") if isinstance(error, dict) else error
-    if not isinstance(message, str) or not message:
-        return "It gave no reason."
-    message = _ADDRESS.sub("(address)", _PATH.sub("(path)", message))
-    return message if len(message) <= 500 else message[:499] + "…"
-
-
-def engine_error(status: int, body: bytes) -> GatewayError:
-    """The gateway's error for an engine's answer of `status` ≥ 400.
-
-    What is the client's fault keeps the engine's sentence; what is the engine's fault is never quoted. A 404 means that
-    the engine does not hold the weights: before the first byte the caller may load them again and retry.
-    """
-    sentence = engine_sentence(body)
-    if status == 404:
-        return Unavailable("The engine does not hold this model's weights at the moment.", retry_after=1)
-    if status == 429:
-        return RateLimited("The engine has too much to do.", remedy="Try again in a moment.", retry_after=1)
-    if status == 503:
-        return Unavailable("The engine takes no requests at the moment.", remedy="Try again in a moment.")
-    if status == 413:
-        return PayloadTooLarge(sentence)
-    if status in (400, 422, 501) and not _NOT_FINITE.search(sentence):
-        context = "maximum context length" in sentence or "max_model_len" in sentence
-        return InvalidRequest(sentence, param=_param(body), code="context_length_exceeded" if context else None)
-    return EngineFailed("The engine failed on this request.")
-
-
-def _param(body: bytes) -> str | None:
-    try:
-        param = json.loads(body)["error"]["param"]
-    except (ValueError, KeyError, TypeError):
-        return None
-    return param if isinstance(param, str) else None
 
 
 def _flag(body: bytes, name: str) -> bool:

@@ -7,7 +7,6 @@ note, not a request.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import msgspec
 
@@ -95,13 +94,3 @@ def _text(bodies: list[bytes]) -> str:
                 said = choice.message or choice.delta
                 words.append((said.content if said is not None else choice.text) or "")
     return "".join(words)
-
-
-def engine_error(body: bytes) -> dict[str, Any]:
-    """The `error` object of an engine's error body or event; empty when it has none."""
-    try:
-        found = msgspec.json.decode(body)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-        return {}
-    error = found.get("error") if isinstance(found, dict) else None
-    return error if isinstance(error, dict) else {}

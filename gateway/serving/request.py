@@ -25,14 +25,15 @@ class Endpoint:
     """One of the two routes: its path, its OpenTelemetry operation, what its ids begin with and what it needs."""
 
     path: str
+    raw_path: bytes
     operation: str
     id_prefix: str
     needs: str
     fields: dict[str, Check]
 
 
-CHAT_COMPLETIONS = Endpoint("/v1/chat/completions", "chat", "chatcmpl-", "messages", CHAT)
-COMPLETIONS = Endpoint("/v1/completions", "text_completion", "cmpl-", "prompt", TEXT)
+CHAT_COMPLETIONS = Endpoint("/v1/chat/completions", b"/v1/chat/completions", "chat", "chatcmpl-", "messages", CHAT)
+COMPLETIONS = Endpoint("/v1/completions", b"/v1/completions", "text_completion", "cmpl-", "prompt", TEXT)
 
 
 @dataclass(slots=True)

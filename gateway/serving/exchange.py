@@ -1,0 +1,161 @@
+"""One request on its way through the door: what is known of it so far, its headers, and its record in the end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from adapters.ref import AdapterRef
+from gateway.domain import BASE, ApiKey, Assignment, Inference, Tenant
+from gateway.errors import EngineTimeout, GatewayError
+from gateway.identity import unit_of
+from gateway.serving.answers import NOTHING, Notes, of_body, of_stream
+from gateway.serving.leases import Lease
+from gateway.serving.request import Endpoint, Request
+from gateway.serving.sse import Events
+from gateway.serving.wire import Header
+from gateway.snapshot import Snapshot
+from gateway.telemetry import Trace
+
+MOST_KEPT = 256 * 1024
+"""Bytes of a prompt, and of an answer as it came, beyond which a tenant's content is not kept."""
+
+
+@dataclass(slots=True)
+class Exchange:
+    """`snapshot` is taken once, here. `began` and all other moments are the door's clock, in seconds; `waited` is the
+    time spent on the engine until the first byte could leave, so that the rest is the gateway's own.
+    """
+
+    snapshot: Snapshot
+    endpoint: Endpoint
+    headers: Mapping[bytes, bytes]
+    began: float
+    created_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    tenant: Tenant | None = None
+    key: ApiKey | None = None
+    id: str = ""
+    """44 hex, once the tenant is known."""
+    trace: Trace | None = None
+    request: Request | None = None
+    size: int = 0
+    targeting_key: str = ""
+    episode: str | None = None
+    assignment: Assignment | None = None
+    lease: Lease | None = None
+    answered: bool = False
+    """The engine took the request: what was leased is what is served."""
+    waited: float = 0.0
+    begun: float | None = None
+    """When the first byte of the answer left."""
+    status: int = 0
+    outcome: str = "ok"
+    error: str | None = None
+    """The code of the error the client saw, or should have."""
+    body: bytes = b""
+    events: Events | None = None
+
+    @property
+    def keeps(self) -> bool:
+        """Whether prompt and answer are to be kept."""
+        return self.tenant is not None and self.tenant.store_content
+
+    def identity_headers(self) -> list[Header]:
+        """Who this request is; on errors too."""
+        if not self.id:
+            return []
+        name = self.id.encode()
+        return [(b"x-request-id", name), (b"x-inference-id", self.endpoint.id_prefix.encode() + name)]
+
+    def answer_headers(self, now: float) -> list[Header]:
+        """All of ours, before the first byte: the identity, the assignment, and what the gateway added in time."""
+        self.begun, self.status = now, 200
+        assignment, headers = self.assignment, self.identity_headers()
+        assert assignment is not None and self.lease is not None  # an answer was leased and assigned before
+        taken = now - self.began
+        served = self.lease.ref
+        headers += (
+            (b"x-variant", assignment.variant.encode()),
+            (b"x-adapter", str(served).encode() if served is not None else b"base"),
+            (b"x-overhead-ms", b"%.2f" % ((taken - self.waited) * 1e3)),
+            (b"openai-processing-ms", b"%d" % (taken * 1e3)),
+        )
+        if assignment.experiment is not None:
+            headers.append((b"x-experiment", assignment.experiment.encode()))
+        if served != assignment.ref:
+            headers.append((b"x-fallback", b"true"))
+        return headers
+
+    def fail(self, error: GatewayError) -> None:
+        """Note an error that ends the request. What was sent already keeps its status."""
+        self.error = error.code or error.type
+        if isinstance(error, EngineTimeout):
+            self.outcome = "timeout"
+        else:
+            self.outcome = "client_error" if error.status < 500 else "engine_error"
+        if self.begun is None:
+            self.status = error.status
+
+    def leave(self) -> None:
+        """Note that the client is gone."""
+        self.outcome, self.error = "disconnected", "client_disconnected"
+        if self.begun is None:
+            self.status = 499  # nginx's number for it; nobody receives it
+
+    def inference(self, now: float) -> Inference | None:
+        """The record, once there is an assignment to record."""
+        tenant, key, request, assignment = self.tenant, self.key, self.request, self.assignment
+        if assignment is None or request is None or tenant is None or key is None:
+            return None
+        served, digest = self._served()
+        notes, keeps = self._notes(), self.keeps
+        begun, trace = self.begun, self.trace
+        return Inference(
+            id=self.id,
+            tenant=tenant.name,
+            key_id=key.id,
+            created_at=self.created_at,
+            endpoint=self.endpoint.path,
+            alias=assignment.alias,
+            alias_revision=assignment.revision,
+            experiment=assignment.experiment,
+            variant=assignment.variant,
+            assigned=_text(assignment.ref),
+            served=served,
+            served_digest=digest,
+            reason=assignment.reason,
+            propensity=assignment.propensity,
+            unit=unit_of(self.snapshot.secret, tenant.name, self.targeting_key),
+            episode=self.episode,
+            stream=request.stream,
+            params=request.params(),
+            status=self.status,
+            outcome=self.outcome,
+            finish_reason=notes.finish_reason,
+            input_tokens=notes.input_tokens,
+            output_tokens=notes.output_tokens,
+            ttft_ms=(begun - self.began) * 1e3 if begun is not None and request.stream else None,
+            duration_ms=(now - self.began) * 1e3,
+            overhead_ms=(begun - self.began - self.waited) * 1e3 if begun is not None else None,
+            trace_id=trace.trace_id if trace is not None else None,
+            span_id=trace.span_id if trace is not None else None,
+            messages=request.messages() if keeps and self.size <= MOST_KEPT else None,
+            answer=notes.text,
+        )
+
+    def _served(self) -> tuple[str | None, str | None]:
+        if not self.answered or self.lease is None:
+            return None, None
+        ref = self.lease.ref
+        adapter = self.snapshot.adapters.get(ref) if ref is not None else None
+        return _text(ref), adapter.digest if adapter is not None else None
+
+    def _notes(self) -> Notes:
+        if self.events is not None:
+            return of_stream(self.events, keep=self.keeps)
+        return of_body(self.body, keep=self.keeps and len(self.body) <= MOST_KEPT) if self.body else NOTHING
+
+
+def _text(ref: AdapterRef | None) -> str:
+    return str(ref) if ref is not None else BASE

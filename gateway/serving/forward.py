@@ -1,0 +1,129 @@
+"""Lease, send, relay: the way of an assigned request to the engine and of its answer to the client.
+
+Before the first byte a request may be sent again, once, and an error is an HTTP error; after it nothing is retried and
+an error is the stream's last event. It knows nothing of keys, tenants' names or records.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+
+from adapters.ref import AdapterRef
+from gateway.engine.base import Answer, Engine
+from gateway.engine.refusals import engine_error
+from gateway.errors import EngineFailed, GatewayError, UpstreamBroken
+from gateway.identity import cache_salt
+from gateway.serving.exchange import MOST_KEPT, Exchange
+from gateway.serving.residency import Residency
+from gateway.serving.routing import instead_of
+from gateway.serving.sse import Events
+from gateway.serving.watch import Watch
+from gateway.serving.wire import Header, Send, reply
+
+_EVENT_STREAM = ((b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache"))
+_JSON: Header = (b"content-type", b"application/json")
+
+
+class Forward:
+    """One engine's, with the residency of its adapters. `clock` is the door's."""
+
+    def __init__(self, engine: Engine, residency: Residency, clock: Callable[[], float]) -> None:
+        self._engine, self._residency, self._clock = engine, residency, clock
+
+    async def lease(self, exchange: Exchange) -> None:
+        """Lease what was assigned; if it cannot be had, what the alias's fallback policy says (DESIGN §3.7)."""
+        assignment, tenant = exchange.assignment, exchange.tenant
+        assert assignment is not None and tenant is not None  # the steps before this one set them
+        try:
+            exchange.lease = self._residency.lease_now(assignment.ref)
+            if exchange.lease is None:
+                await self._wait_for(exchange, assignment.ref)
+        except GatewayError as error:
+            if not self._residency.ready:
+                raise  # nothing can be served now, and certainly not something else than was asked for
+            try:
+                ref = instead_of(exchange.snapshot, tenant, assignment)
+            except LookupError:
+                raise error from None
+            await self._wait_for(exchange, ref)
+
+    async def _wait_for(self, exchange: Exchange, ref: AdapterRef | None) -> None:
+        asked = self._clock()
+        exchange.lease = await self._residency.lease(ref)
+        exchange.waited += self._clock() - asked
+
+    async def send(self, exchange: Exchange) -> Answer:
+        """The engine's answer, as far as its head. One that has lost an adapter gets it again, once."""
+        answer = await self._send(exchange)
+        ref = exchange.lease.ref if exchange.lease is not None else None
+        if answer.status == 404 and ref is not None:
+            answer.close()
+            self._residency.forget(ref)
+            if exchange.lease is not None:
+                exchange.lease.release()
+            await self.lease(exchange)
+            answer = await self._send(exchange)
+        if answer.status != 200:
+            try:
+                raise engine_error(answer.status, await answer.read())
+            finally:
+                answer.close()
+        exchange.answered = True
+        return answer
+
+    async def _send(self, exchange: Exchange) -> Answer:
+        request, tenant, lease, trace = exchange.request, exchange.tenant, exchange.lease, exchange.trace
+        assert request is not None and tenant is not None and lease is not None and trace is not None
+        name = str(lease.ref) if lease.ref is not None else self._residency.base_model
+        body = request.body(name, cache_salt(exchange.snapshot.secret, tenant.name))
+        # Nothing of the client's headers goes on: the engine trusts some of them (FACTS §1).
+        headers = (_JSON, (b"x-request-id", exchange.id.encode()), (b"traceparent", trace.header()))
+        asked = self._clock()
+        answer = await self._engine.send(exchange.endpoint.raw_path, headers, body)
+        exchange.waited += self._clock() - asked
+        return answer
+
+    async def whole(self, exchange: Exchange, answer: Answer, watch: Watch, send: Send) -> None:
+        """Relay an answer in one piece."""
+        asked = self._clock()
+        exchange.body = body = await answer.read()
+        now = self._clock()
+        exchange.waited += now - asked
+        self._residency.heard()
+        watch.sending = True
+        await reply(send, body, exchange.answer_headers(now))
+        watch.sending = False
+
+    async def stream(self, exchange: Exchange, answer: Answer, watch: Watch, send: Send) -> None:
+        """Relay an answer event by event. Awaiting each send before the next read is the back-pressure."""
+        request = exchange.request
+        assert request is not None
+        exchange.events = events = Events(wants_usage=request.wants_usage, keep=MOST_KEPT if exchange.keeps else 0)
+        asked = self._clock()
+        while not events.done:
+            piece = await answer.chunk()
+            if not piece:
+                raise UpstreamBroken("The engine's answer ended before it was complete.")
+            out = events.feed(piece)
+            if out:
+                watch.sending = True
+                if exchange.begun is None:
+                    await self._begin(exchange, asked, send)
+                await send({"type": "http.response.body", "body": out, "more_body": not events.done})
+                watch.sending = False
+                watch.sent += 1
+            if events.error is not None:
+                raise EngineFailed("The engine failed in the middle of its answer.")
+        watch.end()
+        with suppress(GatewayError):  # the client has all of it; reading to the end lets the connection be used again
+            while await answer.chunk():
+                pass
+
+    async def _begin(self, exchange: Exchange, asked: float, send: Send) -> None:
+        """The head goes out with the first event, not with the engine's head: until then an error is an HTTP error."""
+        now = self._clock()
+        exchange.waited += now - asked
+        self._residency.heard()
+        headers = [*_EVENT_STREAM, *exchange.answer_headers(now)]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
