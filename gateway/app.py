@@ -18,7 +18,7 @@ from typing import Any
 
 from adapters.ref import AdapterRef
 from adapters.store import AdapterStore
-from adapters.weights import BaseShape, base_revision
+from adapters.weights import BaseShape, Limits, base_revision
 from gateway import api
 from gateway.api.rooms import Rooms
 from gateway.control.adapters import Adapters
@@ -79,7 +79,7 @@ class App:
             await self._lifespan(receive, send)
             return
         assert self._door is not None and self._api is not None  # uvicorn serves only after the start-up completed
-        if scope["type"] == "http" and scope["path"] in Door.PATHS:
+        if scope["type"] == "http" and Door.handles(scope["path"]):
             await self._door(scope, receive, send)
         else:
             await self._api(scope, receive, send)
@@ -131,8 +131,14 @@ class App:
             residency.leased_elsewhere = reporter.leased_elsewhere
             residency.on_change = reporter.changed
             self._api = api.build(self._rooms_of_the_api(database, store, residency))
-            feed = Feed(settings.database_url, database, current, on_change=reporter.changed)
-            await stack.enter_async_context(_background(feed.run, residency.run, recorder.run, reporter.run))
+
+            def pictured() -> None:
+                residency.wake()
+                reporter.changed()
+
+            feed = Feed(settings.database_url, database, current, on_change=pictured)
+            loops = (feed.run, residency.run, self._door.run, recorder.run, reporter.run)
+            await stack.enter_async_context(_background(*loops))
             yield
             await recorder.drain(settings.drain_seconds)
 
@@ -148,7 +154,14 @@ class App:
             tenants=Tenants(database),
             keys=Keys(database),
             metrics=Metrics(database),
-            adapters=Adapters(database, store, base_model=settings.base_model, base=base, base_revision=revision),
+            adapters=Adapters(
+                database,
+                store,
+                base_model=settings.base_model,
+                base=base,
+                base_revision=revision,
+                limits=Limits(max_rank=settings.engine.max_lora_rank, max_bytes=settings.max_adapter_bytes),
+            ),
             aliases=Aliases(database, swaps),
             experiments=Experiments(database, swaps),
             intake=Intake(database, current),

@@ -51,7 +51,7 @@ class MetricKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Tenant:
-    """`store_content`: prompts and answers may be kept. `allow_pinning`: clients may name a version, a variant, `base`."""
+    """`store_content`: prompts and answers may be kept. `allow_pinning`: clients may name a version or a variant."""
 
     name: str
     store_content: bool = False

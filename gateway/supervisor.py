@@ -26,6 +26,7 @@ from gateway.engine.process import EngineProcess, fake_command, vllm_command
 from gateway.settings import EngineKind, Settings
 from gateway.store import embedded
 from gateway.store.migrate import migrate
+from gateway.telemetry import configure_logging
 
 log = logging.getLogger("gateway.supervisor")
 
@@ -40,6 +41,7 @@ class StartError(Exception):
 
 def serve(settings: Settings) -> int:
     """Run until SIGTERM or SIGINT; returns the exit status."""
+    configure_logging()
     try:
         with _only_one(settings.home):
             asyncio.run(_Supervisor(settings).run())
@@ -77,16 +79,18 @@ class _Supervisor:
             None if settings.database_url else await asyncio.to_thread(embedded.start, settings.home / "postgres")
         )
         try:
+            database_url = database.url if database else settings.database_url
+            assert database_url is not None  # one of the two
+            await asyncio.to_thread(migrate, database_url)
             engine, engine_url = _engine(settings)
             resolved = settings.model_copy(
                 update={
                     "port": listener.getsockname()[1],
-                    "database_url": database.url if database else settings.database_url,
+                    "database_url": database_url,
                     "admin_key": settings.admin_key or _admin_key(settings.home),
                     "engine": settings.engine.model_copy(update={"url": engine_url}),
                 }
             )
-            await asyncio.to_thread(migrate, resolved.database_url)
             await self._run_children(resolved, listener, engine)
         finally:
             listener.close()
