@@ -15,7 +15,6 @@ import httptools
 
 from gateway.engine.reply import Reply
 from gateway.errors import EngineFailed, EngineTimeout, GatewayError, UpstreamBroken
-from gateway.settings import TimeoutSettings
 
 KEEP_SECONDS = 4.0
 """How long an idle connection is kept. uvicorn, and so vLLM (VLLM_HTTP_TIMEOUT_KEEP_ALIVE), closes its end after 5."""
@@ -26,15 +25,18 @@ HIGH_WATER = 256 * 1024
 PIECE = 64 * 1024
 """Bytes of a request handed to the transport at once; the next piece follows when the socket has taken this one."""
 
+_SIZED = (b"content-length", b"transfer-encoding")
 HEAD_LIMIT = 64 * 1024
 BODY_LIMIT = 128 * 1024 * 1024
 """Bytes of a body that `read` gathers. 8 answers of 8000 tokens with 20 logprobs each come to about 128 MB."""
 
 
 class Pool(Protocol):
-    """What a connection needs of its owner."""
+    """What a connection needs of its owner. Times in seconds."""
 
-    timeouts: TimeoutSettings
+    first_byte: float
+    idle: float
+    total: float
 
     def give(self, connection: Connection) -> None: ...
 
@@ -57,7 +59,7 @@ class Connection(asyncio.Protocol):
         self._first_by = self._total_by = inf
         self._idle_since = 0.0
         self._writable = True
-        self._paused = self._interim = self._to_the_end = self._complete = self._keep = False
+        self._paused = self._interim = self._in_head = self._to_the_end = self._complete = self._keep = False
         self._head_bytes = 0
         self.heard = False  # a byte of the present answer was seen: no retry any more
         self.uses = 0
@@ -67,12 +69,14 @@ class Connection(asyncio.Protocol):
         """Begin an exchange; the caller waits for the reply's `status` (or `error`)."""
         self._reply = reply = Reply(self._loop, self)
         self.heard = self._complete = self._interim = False
+        self._in_head = self._to_the_end = True  # a body without a size ends with the connection
         self._headers, self._head_bytes = [], 0
         self.uses += 1
-        now, timeouts = self._loop.time(), self._pool.timeouts
-        self._first_by = now + (seconds or timeouts.first_byte)
-        self._total_by = now + (seconds or timeouts.total)
-        self._arm(min(self._first_by, self._total_by, now + timeouts.idle))
+        now, pool = self._loop.time(), self._pool
+        self._first_by = now + (seconds or pool.first_byte)
+        self._total_by = now + (seconds or pool.total)
+        if self._timer_at > (look := min(self._first_by, self._total_by, now + pool.idle)):
+            self._arm(look)
         if len(head) + len(body) <= PIECE:
             self._transport.write(head + body)
         else:
@@ -147,9 +151,11 @@ class Connection(asyncio.Protocol):
             self._keep = False  # a second answer to one request: finish the first, then drop the connection
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        reply = self._reply
-        if reply is not None and reply.status == 0:  # else: a trailer
-            self._headers.append((name.lower(), value))
+        if self._in_head:  # else: a trailer
+            name = name.lower()
+            if name in _SIZED:
+                self._to_the_end = False
+            self._headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         reply, status = self._reply, self._parser.get_status_code()
@@ -157,10 +163,10 @@ class Connection(asyncio.Protocol):
             return
         if status < 200:
             self._interim = True
-            self._headers = []
+            self._to_the_end, self._headers = True, []
             return
         self._keep = self._parser.should_keep_alive()
-        self._to_the_end = not any(name in (b"content-length", b"transfer-encoding") for name, _ in self._headers)
+        self._in_head = False
         reply.headers = self._headers
         reply.status = status
 
@@ -187,7 +193,8 @@ class Connection(asyncio.Protocol):
             return
         self.resume()
         self._idle_since = self._loop.time()
-        self._arm(self._idle_since + KEEP_SECONDS)
+        if self._timer_at > self._idle_since + KEEP_SECONDS:
+            self._arm(self._idle_since + KEEP_SECONDS)
         self._pool.give(self)
 
     def fail(self, error: GatewayError) -> None:
@@ -218,27 +225,26 @@ class Connection(asyncio.Protocol):
     # The one timer.
 
     def _arm(self, at: float) -> None:
-        """Look again at `at` or earlier. A timer that fires early finds nothing to do and sets itself anew: cheaper
-        than a timer per request."""
-        if self._timer_at > at:
-            if self._timer is not None:
-                self._timer.cancel()
-            self._timer_at = at
-            self._timer = self._loop.call_at(at, self._look)
+        """Look again at `at`. Whoever finds the timer set to an earlier time leaves it so: it will find nothing to do
+        and set itself anew, which is cheaper than a timer per request."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_at = at
+        self._timer = self._loop.call_at(at, self._look)
 
     def _look(self) -> None:
         self._timer_at = inf
         now = self._loop.time()
         deadline, error = self._deadline(now)
         if deadline > now:
-            self._arm(min(deadline, now + self._pool.timeouts.idle))  # by then another deadline may hold
+            self._arm(min(deadline, now + self._pool.idle))  # by then another deadline may hold
         elif error is None:
             self.drop()
         else:
             self.fail(EngineTimeout(error))
 
     def _deadline(self, now: float) -> tuple[float, str | None]:
-        reply, idle = self._reply, self._pool.timeouts.idle
+        reply, idle = self._reply, self._pool.idle
         if reply is None:
             return self._idle_since + KEEP_SECONDS, None
         if self._first_by < inf:

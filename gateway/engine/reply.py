@@ -96,11 +96,10 @@ class Reply:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    def add(self, piece: bytes) -> int:
-        """Take a piece of the body; the number of bytes that now wait."""
+    def add(self, piece: bytes) -> None:
+        """Take a piece of the body."""
         self._parts.append(piece)
         self.size += len(piece)
-        return self.size
 
     def detach(self, error: GatewayError | None) -> None:
         """The connection is done with this answer, well (`None`) or badly."""

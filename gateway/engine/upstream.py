@@ -32,10 +32,11 @@ class Upstream:
         self._max = max_connections
         self._open: set[Connection] = set()
         self._connecting = 0
-        self._idle: list[Connection] = []
+        self._free: list[Connection] = []
         self._waiters: deque[asyncio.Future[None]] = deque()
         self._closed = False
-        self.timeouts = timeouts
+        self._connect_seconds = timeouts.connect
+        self.first_byte, self.idle, self.total = timeouts.first_byte, timeouts.idle, timeouts.total
 
     async def send(
         self,
@@ -52,41 +53,37 @@ class Upstream:
         out. Cancelling this aborts the request.
         """
         head = request_head(method, path, self._host_header, headers, len(body))
-        connection = await self._take()
-        reply = await self._exchange(connection, head, body, seconds)
-        if (
-            reply.error is not None
-            and not connection.heard
-            and connection.uses > 1
-            and type(reply.error) is UpstreamBroken
-        ):
-            connection = (
-                await self._connect()
-            )  # the pooled one was stale: nothing was answered, so nothing is done twice
-            reply = await self._exchange(connection, head, body, seconds)
-        if reply.error is not None and not reply.status:
-            raise reply.error
-        return reply
+        connection = self._pop() or await self._open_one()
+        while True:
+            reply = connection.start(head, body, seconds=seconds)
+            try:
+                while not reply.status and reply.error is None:
+                    await reply.wait()
+            except BaseException:
+                reply.close()
+                raise
+            if reply.status or reply.error is None:
+                return reply
+            if connection.uses == 1 or connection.heard or not isinstance(reply.error, UpstreamBroken):
+                raise reply.error
+            # A stale pooled connection: not a byte was answered, so nothing is done twice.
+            connection = await self._connect()
 
-    async def _exchange(self, connection: Connection, head: bytes, body: bytes, seconds: float | None) -> Reply:
-        reply = connection.start(head, body, seconds=seconds)
-        try:
-            while not reply.status and reply.error is None:
-                await reply.wait()
-        except BaseException:
-            reply.close()
-            raise
-        return reply
+    def _pop(self) -> Connection | None:
+        while self._free:
+            connection = self._free.pop()
+            if connection.usable:
+                return connection
+        return None
 
-    async def _take(self) -> Connection:
+    async def _open_one(self) -> Connection:
         while not self._closed:
-            while self._idle:
-                connection = self._idle.pop()
-                if connection.usable:
-                    return connection
             if len(self._open) + self._connecting < self._max:
                 return await self._connect()
             await self._wait_for_one()
+            connection = self._pop()
+            if connection is not None:
+                return connection
         raise Unavailable("The gateway is shutting down.")
 
     async def _wait_for_one(self) -> None:
@@ -94,7 +91,7 @@ class Upstream:
         waiter = asyncio.get_running_loop().create_future()
         self._waiters.append(waiter)
         try:
-            async with asyncio.timeout(self.timeouts.connect):
+            async with asyncio.timeout(self._connect_seconds):
                 await waiter
         except BaseException as error:
             if waiter in self._waiters:
@@ -110,7 +107,7 @@ class Upstream:
         connection = Connection(self, loop)
         self._connecting += 1
         try:
-            async with asyncio.timeout(self.timeouts.connect):
+            async with asyncio.timeout(self._connect_seconds):
                 if self._unix:
                     await loop.create_unix_connection(lambda: connection, self._unix)
                 else:
@@ -131,15 +128,16 @@ class Upstream:
         if self._closed:
             connection.drop()
             return
-        self._idle.append(connection)
-        self._wake_one()
+        self._free.append(connection)
+        if self._waiters:
+            self._wake_one()
 
     def forget(self, connection: Connection) -> None:
         """The connection is gone. May be called twice."""
         if connection in self._open:
             self._open.discard(connection)
-            if connection in self._idle:
-                self._idle.remove(connection)
+            if connection in self._free:
+                self._free.remove(connection)
             self._wake_one()
 
     def _wake_one(self) -> None:
@@ -171,11 +169,14 @@ def parse_url(url: str) -> tuple[str | None, str, int]:
 
 def request_head(method: bytes, path: bytes, host: bytes, headers: Iterable[tuple[bytes, bytes]], length: int) -> bytes:
     """The head's bytes. Raises `InvalidRequest` when a value would break out of its line."""
-    lines = [b"%b %b HTTP/1.1" % (method, path), b"host: " + host]
-    lines += [b"%b: %b" % pair for pair in headers if pair[0] not in _FRAMING]
-    if length or method != b"GET":
-        lines.append(b"content-length: %d" % length)
-    head = b"\r\n".join(lines)
-    if head.count(b"\n") != len(lines) - 1 or head.count(b"\r") != len(lines) - 1 or b"\0" in head or b" " in path:
+    parts = [method, b" ", path, b" HTTP/1.1\r\nhost: ", host]
+    breaks = 4  # of our own lines, the empty last one included
+    for name, value in headers:
+        if name not in _FRAMING:
+            parts += (b"\r\n", name, b": ", value)
+            breaks += 1
+    parts.append(b"\r\ncontent-length: %d\r\n\r\n" % length)
+    head = b"".join(parts)
+    if head.count(b"\n") != breaks or head.count(b"\r") != breaks or b"\0" in head or b" " in path:
         raise InvalidRequest("A header must not contain line breaks or NUL bytes.", code="invalid_header")
-    return head + b"\r\n\r\n"
+    return head

@@ -11,7 +11,8 @@ import pytest
 
 from gateway.engine import fake
 from gateway.engine.base import Engine
-from gateway.engine.client import HttpEngine, engine_error, engine_sentence
+from gateway.engine.client import HttpEngine
+from gateway.engine.refusals import engine_error, engine_sentence
 from gateway.errors import (
     AdapterRefused,
     Conflict,

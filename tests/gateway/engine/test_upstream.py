@@ -299,8 +299,8 @@ async def test_two_hundred_requests_share_a_small_pool(sockets: Path) -> None:
         reply = await upstream.send(b"/x", (), text)
         return await reply.read()
 
-    async with scripted(sockets, script) as few:
-        small = Upstream(f"unix:{sockets}/upstream.sock", timeouts=few.timeouts, max_connections=16)
+    async with scripted(sockets, script):
+        small = Upstream(f"unix:{sockets}/upstream.sock", timeouts=TimeoutSettings(), max_connections=16)
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(ask(small, b"%d" % n)) for n in range(200)]
         await small.aclose()
@@ -317,9 +317,8 @@ async def test_a_full_pool_says_so_and_who_leaves_the_queue_passes_the_turn(sock
             await release.wait()
             writer.write(OK)
 
-    async with scripted(sockets, script) as any_pool:
-        url, timeouts = f"unix:{sockets}/upstream.sock", any_pool.timeouts.model_copy(update={"connect": 0.3})
-        one = Upstream(url, timeouts=timeouts, max_connections=1)
+    async with scripted(sockets, script):
+        one = Upstream(f"unix:{sockets}/upstream.sock", timeouts=TimeoutSettings(connect=0.3), max_connections=1)
         async with asyncio.TaskGroup() as group:
             first = group.create_task(get(one))
             await asyncio.sleep(0.05)
