@@ -26,7 +26,7 @@ HEALTHY_SECONDS = 60.0
 """After this long without dying, the next death is a first one again."""
 LOG_BYTES, OLD_LOGS = 16 * 1024 * 1024, 3
 """A log beyond this size is put aside when the engine starts; this many old ones are kept."""
-ORPHAN_PATIENCE = 3.0
+ORPHAN_PATIENCE = 1.0
 """Seconds that an engine's grandchildren get to follow it by themselves."""
 
 
@@ -94,19 +94,17 @@ class EngineProcess:
 
     async def run(self) -> None:
         """Keep the engine alive until `stop()` or cancellation; either way nothing of it is left afterwards."""
-        pause = FIRST_PAUSE
+        pause = 0.0
         self._ended.clear()
         try:
             while not self._stopping.is_set():
                 healthy = await self._live()
                 if self._stopping.is_set():
                     break
-                if healthy >= HEALTHY_SECONDS:
-                    pause = FIRST_PAUSE
+                pause = next_pause(pause, healthy)
                 self._tell(EngineEvent("restarting", f"the engine is restarted in {pause:.0f} s"))
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._stopping.wait(), pause)
-                pause = min(pause * 2, LONGEST_PAUSE)
             self._tell(EngineEvent("stopped", "the engine is stopped"))
         finally:
             self._ended.set()
@@ -199,6 +197,13 @@ class EngineProcess:
         return self._log.open("ab")
 
 
+def next_pause(previous: float, healthy: float) -> float:
+    """Seconds to wait before the next start: doubling from 1 to 30, and 1 again after a healthy minute."""
+    if previous == 0 or healthy >= HEALTHY_SECONDS:
+        return FIRST_PAUSE
+    return min(previous * 2, LONGEST_PAUSE)
+
+
 def _status(returncode: int | None) -> str:
     return f"killed by signal {-returncode}" if returncode is not None and returncode < 0 else f"status {returncode}"
 
@@ -260,7 +265,7 @@ def fake_command(settings: Settings, socket: Path) -> tuple[list[str], dict[str,
     engine = settings.engine
     command = engine.command or [sys.executable, "-m", "gateway.engine.fake"]
     arguments = [
-        *("--uds", str(socket), "--base-model", settings.base_model, "--slots", str(engine.max_loras)),
-        *("--max-lora-rank", str(engine.max_lora_rank)),
+        *("--uds", str(socket), "--base-model", settings.base_model, "--max-loras", str(engine.max_loras)),
+        *("--max-cpu-loras", str(engine.max_cpu_loras), "--max-lora-rank", str(engine.max_lora_rank)),
     ]
     return [*command, *arguments, *engine.args], dict(engine.env)
