@@ -120,9 +120,11 @@ def _told(client: httpx.Client) -> Iterator[None]:
 
     try:
         yield
+    except (httpx.UnsupportedProtocol, httpx.InvalidURL):
+        fail("GATEWAY_URL is malformed: it looks like http://127.0.0.1:8080.")
     except httpx.ConnectError:
         fail(f"No gateway answers at {client.base_url}: start one with `gateway serve`, or set GATEWAY_URL.")
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
+    except httpx.HTTPError as error:
         fail(f"The gateway at {client.base_url} did not answer as it should ({type(error).__name__}).")
 
 

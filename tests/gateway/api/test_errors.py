@@ -69,7 +69,7 @@ def requests(draw: st.DrawFn, known: list[tuple[str, str]]) -> tuple[str, str, b
     return method, path, raw, {"content-type": kind}
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 async def test_no_request_makes_the_gateway_fail(here: Installation, data: st.DataObject):
     if "acme" not in here.current.snapshot.tenants:
@@ -80,35 +80,34 @@ async def test_no_request_makes_the_gateway_fail(here: Installation, data: st.Da
     check(await here.request(method.upper(), path, content=raw, headers=headers, key=key))
 
 
-@pytest.mark.parametrize(
-    ("raw", "code"),
-    [
-        (b"", "invalid_json"),
-        (b"{", "invalid_json"),
-        (b'{"value": NaN}', "invalid_json"),
-        (b'{"value": -Infinity}', "invalid_json"),
-        (b'{"value": 1e999}', "invalid_json"),
-        (b'{"value": 1' + b"0" * 5000 + b"}", "invalid_json"),
-        (b'{"value": 1, "value": 2}', "invalid_json"),
-        (b'{"comment": "\\ud800"}', "invalid_json"),
-        (b'{"comment": "\xff"}', "invalid_json"),
-        (b'{"comment": "\\u0000"}', "invalid_text"),
-        (b"[" * 100_000, "invalid_json"),
-        (b'{"a":' + b"[" * 40 + b"]" * 40 + b"}", "invalid_json"),
-        (b"[]", "invalid_type"),
-        (b'{"metric": "thumbs", "value": true}', "invalid_value"),
-        (b'{"episode_id": "e", "metric": "thumbs"}', "missing_required_parameter"),
-        (b'{"episode_id": "e", "metric": "thumbs", "value": true, "tenant": "x"}', "unknown_parameter"),
-        (b'{"episode_id": 7, "metric": "thumbs", "value": true}', "invalid_type"),
-    ],
+REFUSED = (
+    (b"", "invalid_json"),
+    (b"{", "invalid_json"),
+    (b'{"value": NaN}', "invalid_json"),
+    (b'{"value": -Infinity}', "invalid_json"),
+    (b'{"value": 1e999}', "invalid_json"),
+    (b'{"value": 1' + b"0" * 5000 + b"}", "invalid_json"),
+    (b'{"value": 1, "value": 2}', "invalid_json"),
+    (b'{"comment": "\\ud800"}', "invalid_json"),
+    (b'{"comment": "\xff"}', "invalid_json"),
+    (b'{"comment": "\\u0000"}', "invalid_text"),
+    (b"[" * 100_000, "invalid_json"),
+    (b'{"a":' + b"[" * 40 + b"]" * 40 + b"}", "invalid_json"),
+    (b"[]", "invalid_type"),
+    (b'{"metric": "thumbs", "value": true}', "invalid_value"),
+    (b'{"episode_id": "e", "metric": "thumbs"}', "missing_required_parameter"),
+    (b'{"episode_id": "e", "metric": "thumbs", "value": true, "tenant": "x"}', "unknown_parameter"),
+    (b'{"episode_id": 7, "metric": "thumbs", "value": true}', "invalid_type"),
 )
-async def test_a_body_that_cannot_be_taken_is_a_400_that_says_why(here: Installation, raw: bytes, code: str):
+
+
+async def test_a_body_that_cannot_be_taken_is_a_400_that_says_why(here: Installation):
     key = await here.tenant("acme")
-    reply = await here.request(
-        "POST", "/v1/feedback", content=raw, headers={"content-type": "application/json"}, key=key
-    )
-    check(reply)
-    assert (reply.status_code, reply.json()["error"]["code"]) == (400, code), reply.text
+    headers = {"content-type": "application/json"}
+    for raw, code in REFUSED:
+        reply = await here.request("POST", "/v1/feedback", content=raw, headers=headers, key=key)
+        check(reply)
+        assert (reply.status_code, reply.json()["error"]["code"]) == (400, code), (raw[:40], reply.text)
 
 
 async def test_a_body_that_is_too_large_is_refused_before_it_is_read(here: Installation):
