@@ -1,7 +1,7 @@
 """A worker's voice: tells the control plane, through the store, what it has seen and what it holds.
 
-It renews the worker's report each second and at once when told of a change, and hears the others' leases, so that nobody
-evicts what a neighbour on the same engine still streams from. It knows nothing of engines: the report is handed in.
+It renews the worker's report each second and at once when told of a change, and hears the others' leases, so that
+nobody evicts what a neighbour on the same engine still streams from. It knows nothing of engines: the report is handed in.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ TTL_SECONDS = 5.0
 
 
 class Reporter:
-    """`describe` gives the worker's report as of now; `leased_elsewhere` are the versions other live workers stream from."""
+    """`describe` gives the worker's report as of now; `leased_elsewhere` is what other live workers stream from."""
 
     def __init__(self, database: Database, describe: Callable[[], WorkerReport]) -> None:
         self._database = database
