@@ -123,12 +123,6 @@ async def test_the_loops_commands_from_directory_to_rollback(shell: Shell, tmp_p
     assert await shell.says("experiments", "stop", experiment) == experiment
     assert (await shell.says("experiments", "list", "acme")).split("\t")[:4] == [experiment, "support", "q", "stopped"]
 
-    assert "tuned=1:acme/support@2" in await shell.says("aliases", "promote", "acme", "support", "support@2")
-    assert "tuned=1:acme/support@1" in await shell.says("aliases", "rollback", "acme", "support")
-    assert (await shell.says("aliases", "list", "acme")).startswith("support\t")
-    assert await shell.says("adapters", "register", "acme", "support@2", "--json")
-    await _look(shell, tmp_path)
-
 
 async def _look(shell: Shell, directory: Path) -> None:
     """Export, audit and engine, on what the loop left."""

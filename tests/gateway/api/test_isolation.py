@@ -8,7 +8,7 @@ import pytest
 
 from gateway.identity import new_inference_id
 from tests.gateway.api.installation import ADMIN_KEY, Installation
-from tests.gateway.api.test_routes import compare
+from tests.gateway.api.test_routes import OPEN, compare
 
 VARIANTS = [{"name": "base", "weight": 1, "ref": "base"}]
 BODIES: dict[tuple[str, str], Any] = {
@@ -21,7 +21,6 @@ BODIES: dict[tuple[str, str], Any] = {
     ("post", "/admin/v1/tenants/{tenant}/aliases/{alias}/promote"): {"ref": "support@1"},
     ("post", "/admin/v1/tenants/{tenant}/experiments"): {"alias": "support", "name": "mine"},
 }
-OPEN = {"/healthz", "/readyz", "/metrics"}
 
 
 async def routes(here: Installation) -> list[tuple[str, str]]:
