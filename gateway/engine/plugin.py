@@ -22,6 +22,7 @@ import os
 import re
 import signal
 import sys
+import time
 import uuid
 from argparse import Namespace
 from http import HTTPStatus
@@ -35,6 +36,9 @@ from vllm.v1.engine.exceptions import EngineDeadError
 
 FILES = ("adapter_config.json", "adapter_model.safetensors")
 """What a directory must hold. vLLM would also take a pickle (`adapter_model.bin`); we never let it see only that."""
+
+LOOK_SECONDS = 30.0
+"""How old the workers' word on what they hold may be. Nothing but us loads or evicts, so it only ages by a crash."""
 
 _WORKER_SAYS = re.compile(r"Worker failed with error '(.*)', please check", re.DOTALL)
 _CALL_SAYS = re.compile(r"^Call to \w+ method failed: ", re.DOTALL)
@@ -67,12 +71,20 @@ class Residents:
         self._limits = engine.vllm_config.lora_config
         self._pinned: set[str] = set()
         self._changing = asyncio.Lock()
+        self._held: frozenset[int] = frozenset()
+        self._looked = -LOOK_SECONDS
         self.boot_id = uuid.uuid4().hex
 
     async def status(self) -> dict[str, Any]:
-        """What the workers say they hold, not what we believe; leftovers without a name are freed on the way."""
+        """What the workers said they hold when last asked, not what we believe.
+
+        They are asked after each change and each `LOOK_SECONDS`, not each time: a gateway asks every second, and
+        vLLM's workers poll at full speed for a second after each call (a third of a core on an idle engine).
+        """
         async with self._changing:
-            held = await self._sweep() if self._limits else frozenset()
+            if self._limits and time.monotonic() - self._looked > LOOK_SECONDS:
+                await self._sweep()
+            held = self._held
         adapters = [
             {"name": name, "path": known.lora_path, "pinned": name in self._pinned}
             for name, known in self._models.lora_requests.items()
@@ -125,6 +137,7 @@ class Residents:
             del self._models.lora_requests[name]
             self._pinned.discard(name)
             await self._engine.remove_lora(known.lora_int_id)
+            self._held -= {known.lora_int_id}
             return True
 
     async def _add(self, name: str, path: str, known: Any, held: frozenset[int]) -> None:
@@ -144,6 +157,7 @@ class Residents:
                 raise
             raise RefusalError(HTTPStatus.UNPROCESSABLE_ENTITY, reason(error)) from error
         self._models.lora_requests[name] = adapter
+        self._held |= {adapter.lora_int_id}
 
     async def _pin(self, name: str) -> None:
         known = self._models.lora_requests.get(name)
@@ -167,6 +181,7 @@ class Residents:
             if not self._running(leftover):
                 await self._engine.remove_lora(leftover)
                 held -= {leftover}
+        self._held, self._looked = held, time.monotonic()
         return held
 
     def _running(self, number: int) -> int:
