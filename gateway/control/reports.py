@@ -1,7 +1,8 @@
 """A worker's voice: tells the control plane, through the store, what it has seen and what it holds.
 
 It renews the worker's report each second and at once when told of a change, and hears the others' leases, so that
-nobody evicts what a neighbour on the same engine still streams from. It knows nothing of engines: the report is handed in.
+nobody evicts what a neighbour on the same engine still streams from. It knows nothing of engines: the report is
+handed in.
 """
 
 from __future__ import annotations

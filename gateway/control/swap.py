@@ -32,8 +32,15 @@ from gateway.store.snapshots import read_version
 POLL_SECONDS = 0.5
 """A report that runs out tells nobody, so waiting also means looking."""
 
+OLD_NEWS_SECONDS = 5
+"""A worker may still report why a version failed before; only after this long does that count for a new attempt too."""
+
 SPARE_SECONDS = 60
 """How much longer a preparation lives than its swap may wait: time to commit in."""
+
+
+_Failure = tuple[str, str, str]
+"""Worker, version, and its sentence."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +115,15 @@ class Swaps:
             await in_store(self._store.open, ref)
         prepared = Prepared(move, secrets.token_hex(8))
         try:
+            told = _failures(move.refs, await workers.live(self._db))
             version = await self._announce(prepared)
-            await self._wait(lambda reports: _unprepared(move.refs, version, reports), self._prepare_seconds)
+            news = time.monotonic() + OLD_NEWS_SECONDS
+
+            def lacking(reports: Sequence[WorkerReport]) -> str | None:
+                known = told if time.monotonic() < news else frozenset[_Failure]()
+                return _unprepared(move.refs, version, reports, known)
+
+            await self._wait(lacking, self._prepare_seconds)
         except BaseException:
             await self._abandon(prepared)
             raise
@@ -190,18 +204,25 @@ class _NothingLeft(Exception):
     """The swap had no preparation any more: committed, run out, or never written."""
 
 
-def _unprepared(refs: frozenset[AdapterRef], version: int, reports: Sequence[WorkerReport]) -> str | None:
-    """Which worker lacks which version, in a sentence. Raises `AdapterRefused` when one cannot have it."""
+def _failures(refs: frozenset[AdapterRef], reports: Sequence[WorkerReport]) -> frozenset[_Failure]:
+    wanted = set(map(str, refs))
+    return frozenset(
+        (report.worker, ref, sentence) for report in reports for ref, sentence in report.failed.items() if ref in wanted
+    )
+
+
+def _unprepared(
+    refs: frozenset[AdapterRef], version: int, reports: Sequence[WorkerReport], known: frozenset[_Failure]
+) -> str | None:
+    """Which worker lacks which version, in a sentence. Raises `AdapterRefused` for a failure that is not `known`."""
     aware = [report for report in reports if report.snapshot_version >= version]
-    for report in aware:
-        for ref in sorted(refs):
-            if str(ref) in report.failed:
-                raise AdapterRefused(f"Worker {report.worker} cannot serve {ref}: {report.failed[str(ref)]}")
+    for worker, ref, sentence in sorted(_failures(refs, aware) - known):
+        raise AdapterRefused(f"Worker {worker} cannot serve {ref}: {sentence}")
     for report in reports:
-        for ref in sorted(refs):
-            if report not in aware or str(ref) not in report.resident:
+        for text in sorted(map(str, refs)):
+            if report not in aware or text not in report.resident:
                 state = "" if report.ready else ", which is not ready,"
-                return f"Worker {report.worker}{state} did not get {ref} onto its engine in time. Nothing was changed."
+                return f"Worker {report.worker}{state} did not get {text} onto its engine in time. Nothing was changed."
     return None
 
 

@@ -168,7 +168,7 @@ def test_an_alias_is_what_its_history_says(database_url: str, tmp_path: Path) ->
         run_state_machine_as_test(
             bound,
             settings=settings(
-                max_examples=20, stateful_step_count=15, deadline=None, suppress_health_check=list(HealthCheck)
+                max_examples=12, stateful_step_count=15, deadline=None, suppress_health_check=list(HealthCheck)
             ),
         )
         runner.run(db.close())

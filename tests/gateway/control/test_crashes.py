@@ -10,6 +10,7 @@ import itertools
 import os
 import signal
 from collections.abc import Callable, Coroutine, Generator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,19 +31,19 @@ class Interrupted:
         self._strike = strike
 
     def __await__(self) -> Generator[Any, Any, Any]:
-        send: Callable[[], Any] = lambda: self._steps.send(None)  # noqa: E731 — replaced below by a throw
+        thrown: BaseException | None = None
         for step in itertools.count(1):
             try:
-                waiting = send()
+                waiting = self._steps.send(None) if thrown is None else self._steps.throw(thrown)
             except StopIteration as done:
                 return done.value
+            thrown = None
             if step == self._at:
                 self._strike()
             try:
                 yield waiting
-                send = lambda: self._steps.send(None)  # noqa: E731
             except BaseException as error:
-                send = lambda error=error: self._steps.throw(error)  # type: ignore[misc]  # noqa: E731
+                thrown = error
         return None
 
 
@@ -87,32 +88,38 @@ async def test_a_promotion_cancelled_at_any_step_is_old_or_new_and_leaves_no_pre
 
 def test_a_promotion_killed_at_any_step_is_old_or_new(database_url: str, tmp_path: Path) -> None:
     store = AdapterStore(str(tmp_path / "store"), cache=tmp_path / "cache")
-
-    async def in_rooms(work: Callable[[Rooms], Coroutine[Any, Any, Any]]) -> Any:
-        db = await Database.connect(database_url)
-        try:
-            return await work(Rooms(db, store, tmp_path))
-        finally:
-            await db.close()
+    in_rooms = partial(_in_rooms, database_url, store, tmp_path)
 
     async def set_up(rooms: Rooms) -> list[AdapterRef]:
         refs = await rooms.ready(1, 2)
         await rooms.aliases.set("acme", "support", only(refs[0]), actor=ME)
         return refs
 
-    one, two = asyncio.run(in_rooms(set_up))
+    one, two = in_rooms(set_up)
     moved = steps = 0
-    while True:
+    status = -1
+    while status != 0:
         steps += 1
-        before = asyncio.run(in_rooms(lambda rooms: rooms.aliases.get("acme", "support")))
+        before = in_rooms(lambda rooms: rooms.aliases.get("acme", "support"))
         ref = two if before.variants == tuple(only(one)) else one
-        status = _in_child(lambda: asyncio.run(in_rooms(lambda rooms: _promote(rooms, ref, steps, _die))))  # noqa: B023
-        moved += asyncio.run(in_rooms(lambda rooms: _consistent(rooms, before, ref)))  # noqa: B023
-        if status == 0:
-            break
-        assert os.WTERMSIG(status) == signal.SIGKILL
+        status = _in_child(partial(in_rooms, partial(_promote, ref=ref, at=steps, strike=_die)))
+        moved += in_rooms(partial(_consistent, before=before, ref=ref))
+        assert status == 0 or os.WTERMSIG(status) == signal.SIGKILL
     assert steps > 20
     assert moved > 1
+
+
+def _in_rooms(url: str, store: AdapterStore, place: Path, work: Callable[[Rooms], Coroutine[Any, Any, Any]]) -> Any:
+    """The result of `work` on rooms of its own, connected and closed again."""
+
+    async def run() -> Any:
+        db = await Database.connect(url)
+        try:
+            return await work(Rooms(db, store, place))
+        finally:
+            await db.close()
+
+    return asyncio.run(run())
 
 
 def _die() -> None:

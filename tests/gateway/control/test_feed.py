@@ -36,6 +36,9 @@ class Watched:
             while not what(self.current):  # noqa: ASYNC110 — staleness has no event, it is a flag that requests read
                 await asyncio.sleep(0.01)
 
+    async def until_tenant(self, name: str) -> None:
+        await self.until(lambda current: name in current.snapshot.tenants, seconds=3)
+
 
 @asynccontextmanager
 async def fed(db: Database) -> AsyncIterator[Watched]:
@@ -52,7 +55,7 @@ async def test_the_picture_follows_each_change_at_once(db: Database) -> None:
         await watched.until(lambda current: not current.stale)
         for name in ("acme", "globex", "initech"):
             await Tenants(db).create(name, actor=ME)
-            await watched.until(lambda current, name=name: name in current.snapshot.tenants, seconds=2)  # type: ignore[misc]
+            await watched.until_tenant(name)
         assert watched.changes >= 3
         assert watched.current.snapshot == await read_snapshot(db)
 
@@ -76,7 +79,7 @@ async def test_a_change_made_while_the_listener_is_cut_off_is_not_missed(db: Dat
                     " WHERE datname = current_database() AND application_name LIKE 'tuneloop tuneloop%'"
                 )
             await Tenants(db).create(f"t{round_}", actor=ME)
-            await watched.until(lambda current, n=round_: f"t{n}" in current.snapshot.tenants, seconds=3)  # type: ignore[misc]
+            await watched.until_tenant(f"t{round_}")
         await watched.until(lambda current: not current.stale)
 
 

@@ -59,6 +59,19 @@ async def test_a_version_that_a_worker_cannot_serve_changes_nothing(rooms: Rooms
     assert [entry.action for entry in await audit.entries(rooms.db, "acme", 2)] == ["swap.abandon", "swap.prepare"]
 
 
+async def test_why_it_failed_before_does_not_refuse_a_new_attempt(rooms: Rooms) -> None:
+    [one] = await rooms.ready(1)
+    async with Worker("w", rooms.db, refuse="the disk was full.", load_seconds=0.2).running() as worker:
+        with pytest.raises(AdapterRefused):
+            await rooms.aliases.set("acme", "support", only(one), actor=ME)
+        worker.failed = {str(one): "the disk was full."}  # it still says so, as it sees the new wish
+        worker.reporter.changed()
+        await asyncio.sleep(0.2)
+        worker.refuse = None
+        swapped = await rooms.aliases.set("acme", "support", only(one), actor=ME)
+        assert swapped.alias.revision == 1
+
+
 async def test_a_worker_that_died_holds_a_swap_up_only_until_its_report_runs_out(rooms: Rooms) -> None:
     [one] = await rooms.ready(1)
     await workers.report(rooms.db, WorkerReport("dead", 0, True, "boot"), ttl=1)

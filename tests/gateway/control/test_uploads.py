@@ -31,9 +31,9 @@ def package(directory: Path, *, seed: int = 0, base_model: str = sample.BASE_MOD
     return directory
 
 
-def tar_of(directory: Path, *, format: int = tarfile.PAX_FORMAT, prefix: str = "") -> Path:  # noqa: A002 — tarfile's word
+def tar_of(directory: Path, *, dialect: int = tarfile.PAX_FORMAT, prefix: str = "") -> Path:
     path = directory.with_suffix(".tar")
-    with tarfile.open(path, "w", format=format) as tar:
+    with tarfile.open(path, "w", format=dialect) as tar:
         for file in sorted(directory.iterdir()):
             tar.add(file, prefix + file.name)
     return path
@@ -76,12 +76,12 @@ async def test_content_that_was_retired_does_not_come_back_by_upload(rooms: Room
         await rooms.adapters.upload("acme", "support", tar, actor=ME)
 
 
-@pytest.mark.parametrize("format", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT, tarfile.USTAR_FORMAT])
+@pytest.mark.parametrize("dialect", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT, tarfile.USTAR_FORMAT])
 @pytest.mark.parametrize("prefix", ["", "./"])
-def test_every_common_tar_is_read(tmp_path: Path, format: int, prefix: str) -> None:  # noqa: A002
+def test_every_common_tar_is_read(tmp_path: Path, dialect: int, prefix: str) -> None:
     directory = package(tmp_path / "one")
     (tmp_path / "out").mkdir()
-    unpack(tar_of(directory, format=format, prefix=prefix), tmp_path / "out", max_bytes=10**7)
+    unpack(tar_of(directory, dialect=dialect, prefix=prefix), tmp_path / "out", max_bytes=10**7)
     for name in FILES:
         assert (tmp_path / "out" / name).read_bytes() == (directory / name).read_bytes()
 
