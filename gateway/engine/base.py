@@ -1,13 +1,13 @@
 """What the gateway needs of an engine, as a Protocol, and the wire contract of our endpoint plugin.
 
-The rest of the gateway knows engines only through this page. vLLM's own spellings (`lora_name`, `max_loras`) stay in this room.
+The rest of the gateway knows engines only through this page. vLLM's own spellings (`lora_name`, `max_loras`) stay here.
 
 The plugin's routes, the same on `plugin.py` (inside vLLM) and `fake.py`; all JSON, errors in vLLM's shape
 `{"error": {"message", "type", "param", "code": int}}`:
 
     GET  /tuneloop/engine            → {"boot_id", "base_model", "max_lora_rank", "max_loras", "max_cpu_loras",
                                         "max_model_len", "adapters": [{"name", "path", "pinned"}]}
-    POST /tuneloop/adapters          {"name", "path", "pin": false} → 200 {"name", "loaded": true | false (was resident)}
+    POST /tuneloop/adapters          {"name", "path", "pin": false} → 200 {"name", "loaded": true | false (was there)}
                                      409 resident under another path · 404 no such directory · 422 vLLM refuses it
     POST /tuneloop/adapters/pin      {"name"} → 200 {"name", "pinned": true} · 404
     POST /tuneloop/adapters/evict    {"name"} → 200 {"name", "evicted": true | false (was not resident)}
@@ -42,7 +42,7 @@ class EngineStatus:
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """A generated token, with the log-probabilities (nats) of the likeliest tokens at that position, as text → logprob."""
+    """A generated token, and the likeliest tokens at its position: text → log-probability (nats)."""
 
     text: str
     logprobs: dict[str, float]

@@ -76,11 +76,7 @@ class Residents:
         self.boot_id = uuid.uuid4().hex
 
     async def status(self) -> dict[str, Any]:
-        """What the workers said they hold when last asked, not what we believe.
-
-        They are asked after each change and each `LOOK_SECONDS`, not each time: a gateway asks every second, and
-        vLLM's workers poll at full speed for a second after each call (a third of a core on an idle engine).
-        """
+        """What the workers said when last asked. Not each time: after a call they poll at full speed for a second."""
         async with self._changing:
             if self._limits and time.monotonic() - self._looked > LOOK_SECONDS:
                 await self._sweep()

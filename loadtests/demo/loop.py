@@ -110,11 +110,14 @@ def train(gateway: Gateway, run_dir: Path, model_path: Path, now: Step, *, paren
             command, env=_with(environment), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
         assert process.stdout is not None
-        for line in process.stdout:
-            log.write(line)
-            if line.strip():
-                last = line.strip()
-                now.say(last[:110])
+        try:
+            for line in process.stdout:
+                log.write(line)
+                if line.strip():
+                    last = line.strip()
+                    now.say(last[:110])
+        finally:
+            process.terminate()  # a no-op after its end; on Ctrl-C it must not train on alone
     if process.wait() != 0:
         raise DemoFailed(f"the trainer failed: {last} (see {run_dir}.log)")
     published: dict[str, Any] = json.loads(last)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import httpx
-from openai import AsyncOpenAI, OpenAIError
+from openai import AsyncOpenAI, AsyncStream, OpenAIError
 
 from loadtests.demo.triage import Case, answer_of, judge, messages_of
 
@@ -115,7 +115,9 @@ class Users:
                 stream=True,
             )
             stream.served = raw.headers["x-adapter"]
-            async for chunk in raw.parse():
+            chunks = raw.parse()
+            assert isinstance(chunks, AsyncStream)  # stream=True
+            async for chunk in chunks:
                 stream.models.add(chunk.model)
                 stream.finished = stream.finished or any(choice.finish_reason for choice in chunk.choices)
         except (OpenAIError, httpx.HTTPError) as error:
