@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from itertools import islice
 from typing import Protocol
 
@@ -101,10 +102,10 @@ class Recorder:
         if self._hurry.is_set():
             await asyncio.sleep(min(seconds, FIRST_BACKOFF))
             return
-        try:
-            await asyncio.wait_for(self._hurry.wait(), seconds)
-        except TimeoutError:
-            return
+        # Not wait_for: up to Python 3.11 it loses a cancellation that comes together with the event.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._hurry.wait()
 
     async def _flush_one(self) -> bool:
         """Write one batch; false when the database is away. A batch leaves the queue only once it is written."""

@@ -14,6 +14,7 @@ import logging
 import math
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from adapters.ref import AdapterRef
@@ -143,10 +144,10 @@ class Residency:
                 while True:
                     self._woken.clear()
                     await self._round()
-                    try:
-                        await asyncio.wait_for(self._woken.wait(), POLL_SECONDS)
-                    except TimeoutError:
-                        continue
+                    # Not wait_for: up to Python 3.11 it loses a cancellation that comes together with the event.
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout(POLL_SECONDS):
+                            await self._woken.wait()
         finally:
             self._flights.group = None
             self._set_ready(False)
