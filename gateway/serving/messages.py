@@ -26,7 +26,8 @@ MOST_MESSAGES = 4096
 MOST_TEXT = 1 << 26
 """No bound of its own: the body's size is one."""
 
-ROLES = frozenset(("system", "developer", "user", "assistant", "tool"))
+_PLAIN = frozenset(("system", "developer", "user", "assistant"))
+ROLES = _PLAIN | {"tool"}
 
 _text = text(MOST_TEXT)
 
@@ -40,7 +41,7 @@ def messages(name: str, value: Any) -> list[dict[str, Any]]:
             and len(message) == 2
             and type(message.get("content")) is str
             and type(message.get("role")) is str
-            and message["role"] in ROLES
+            and message["role"] in _PLAIN
         ):
             value[index] = _message(f"{name}[{index}]", message)
     return value  # type: ignore[no-any-return]  # `sized` says that it is a list, and each item was seen

@@ -16,6 +16,8 @@ _USAGE_SPACED = b'"choices": []'
 _ERROR = re.compile(rb'data: ?\{"error"')
 _DONE = re.compile(rb"data: ?\[DONE\]")
 MOST_EVENT = 8 * 1024 * 1024
+_OVER = b"\0"
+"""A tail that keeps whatever comes after the end off the quick path."""
 
 
 class Events:
@@ -69,8 +71,8 @@ class Events:
             if self._passes(event):
                 out.append(event)
             if self.done or self.error is not None:
-                start = len(buffer)
-                break
+                self._tail = _OVER
+                return b"".join(out)
         self._tail = buffer[start:]
         if len(self._tail) > MOST_EVENT:
             raise EngineFailed("The engine sent an event beyond all bounds.")
