@@ -127,15 +127,17 @@ def _csv_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     csv.field_size_limit(_MAX_FIELD)
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.DictReader(file, restkey="", strict=True)
+        begins = 2  # a row may go on over lines; what people look for is where it begins
         try:
             for row in reader:
                 if "" in row:
-                    raise InvalidData(f"{path}:{reader.line_num}: more fields than the header names", "quote the text")
-                yield reader.line_num, {key: _csv_value(key, value) for key, value in row.items() if value is not None}
+                    raise InvalidData(f"{path}:{begins}: more fields than the header names", "quote the text")
+                yield begins, {key: _csv_value(key, value) for key, value in row.items() if value is not None}
+                begins = reader.line_num + 1
         except UnicodeDecodeError:
             raise
         except (csv.Error, ValueError) as error:
-            raise InvalidData(f"{path}:{reader.line_num}: {error}", "quote texts as CSV wants it") from None
+            raise InvalidData(f"{path}:{begins}: {error}", "quote texts as CSV wants it") from None
 
 
 def _csv_value(key: str, value: str) -> Any:

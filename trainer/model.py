@@ -72,11 +72,12 @@ def with_lora(loaded: Loaded, settings: LoraSettings) -> Any:
     """The model with a fresh LoRA: only that is trainable, in float32. Seed torch first. Raises `InvalidConfig`."""
     if loaded.autocast:
         _halve_linear_layers(loaded.model)
+    targets = _linear_layers(loaded.model) if settings.targets == "all-linear" else settings.targets
     config = LoraConfig(
         r=settings.rank,
         lora_alpha=settings.scale,
         lora_dropout=settings.dropout,
-        target_modules=settings.targets,
+        target_modules=targets,
         task_type="CAUSAL_LM",
     )
     try:
@@ -111,6 +112,15 @@ def _half_precision(wanted: str, device: str) -> bool:
     if wanted != "auto":
         return wanted == "bf16"
     return torch.cuda.is_bf16_supported() if device == "cuda" else bool(torch.cpu._is_amx_tile_supported())
+
+
+def _linear_layers(model: Any) -> list[str]:
+    """The literal names of all linear layers but the head. PEFT's own "all-linear" saves whole paths for few layers."""
+    head = model.get_output_embeddings()
+    named = model.named_modules()
+    return sorted(
+        {name.rpartition(".")[2] for name, part in named if isinstance(part, torch.nn.Linear) and part is not head}
+    )
 
 
 def _halve_linear_layers(model: Any) -> None:
