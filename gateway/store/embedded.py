@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import subprocess
 import tempfile
 import time
@@ -62,12 +63,14 @@ def start(directory: Path) -> Embedded:
         server = PostgresServer(directory, cleanup_mode=None)
         try:
             server.start()
+            _greet(server)
             break
-        except (AssertionError, ValueError, subprocess.SubprocessError) as error:
+        except (AssertionError, ValueError, OSError, subprocess.SubprocessError) as error:
             # The first two: it was starting or stopping, and its pid file half-written, when the wheel looked.
+            # The third: it was dying, and still there when the wheel looked.
             if time.monotonic() > give_up:
                 raise Unavailable("The embedded PostgreSQL did not start.", remedy="Its log says why.") from error
-        time.sleep(0.5)
+        time.sleep(0.2)
     _close_to_others(server, directory)
     return Embedded(server.get_uri(), server)
 
@@ -93,6 +96,16 @@ def _forget_stranger(directory: Path) -> None:
         return  # no file, or no such process: the wheel and PostgreSQL know what to do then
     if not ours:
         pid_file.unlink(missing_ok=True)
+
+
+def _greet(server: PostgresServer) -> None:
+    """Ask the server whether it speaks TLS: any answer is a sign of life. Raises `OSError` without one."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(5)
+        connection.connect(str(server.get_postmaster_info().socket_path))
+        connection.sendall((8).to_bytes(4) + (80877103).to_bytes(4))  # SSLRequest: its length, its number
+        if not connection.recv(1):
+            raise ConnectionResetError("hung up")
 
 
 def _close_to_others(server: PostgresServer, directory: Path) -> None:
