@@ -34,7 +34,7 @@ GRACE_SECONDS = 10.0
 """How long a version nobody wants stays: longer than the second in which a neighbour's lease becomes known here."""
 SILENCE_SECONDS = 15.0
 """An engine that gave no token for so long has to give one on demand: /health says 200 of a hung one."""
-PROBE_SECONDS = 10.0
+PATIENCE_SECONDS = 10.0
 MOST_MISSES = 2
 """An engine that cannot be reached is away at once; one that is slow to say how it is gets a second chance."""
 
@@ -56,9 +56,10 @@ class Residency:
         clock: Callable[[], float] = time.monotonic,
         grace: float = GRACE_SECONDS,
         silence: float = SILENCE_SECONDS,
+        patience: float = PATIENCE_SECONDS,
     ) -> None:
         self._engine, self._shelf, self._current = engine, shelf, current
-        self._clock, self._silence = clock, silence
+        self._clock, self._silence, self._patience = clock, silence, patience
         self.ready = False
         self.boot: str | None = None
         self.base_model = ""
@@ -213,7 +214,7 @@ class Residency:
     async def _listen(self) -> None:
         """Make an engine that has been silent give a token."""
         if self._clock() - self._heard_at >= self._silence:
-            await self._engine.probe(self.base_model, seconds=PROBE_SECONDS)
+            await self._engine.probe(self.base_model, seconds=self._patience)
             self.heard()
 
     def _set_ready(self, ready: bool) -> None:

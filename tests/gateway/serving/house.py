@@ -178,6 +178,7 @@ async def open_house(
     engine_url: str | None = None,
     ready: bool = True,
     max_body_bytes: int = 1 << 20,
+    shelf: type[DirectoryShelf] | None = None,
     **residency: Any,
 ) -> AsyncIterator[House]:
     """Everything up, ready, and down again. `engine_url`: an engine that runs elsewhere, not one in this process."""
@@ -186,8 +187,9 @@ async def open_house(
             current = Current(snapshot or picture(), stale=False)
             timeouts = TimeoutSettings(connect=2, first_byte=5, idle=2)
             engine = HttpEngine(url, base_model=BASE_MODEL, timeouts=timeouts)
-            shelf, records, spans = DirectoryShelf(Path(root)), Kept(), InMemorySpanExporter()
-            residency_ = Residency(engine, shelf, current, **residency)
+            shelf_ = (shelf or DirectoryShelf)(Path(root))
+            records, spans = Kept(), InMemorySpanExporter()
+            residency_ = Residency(engine, shelf_, current, **residency)
             telemetry = Telemetry(Signals(), span_exporter=spans)
             door = Door(
                 current, engine, residency_, records, telemetry, timeouts=timeouts, max_body_bytes=max_body_bytes
@@ -195,7 +197,7 @@ async def open_house(
             async with asyncio.TaskGroup() as group, httpx.AsyncClient(timeout=10) as http:
                 loops = [group.create_task(door.run()), group.create_task(residency_.run())]
                 server, address = await _serve(door, group)
-                house = House(address, current, residency_, door, shelf, telemetry, spans, records, url, http)
+                house = House(address, current, residency_, door, shelf_, telemetry, spans, records, url, http)
                 try:
                     if ready:
                         await until(lambda: residency_.ready)
