@@ -30,7 +30,7 @@ from gateway.control.metrics import Metrics
 from gateway.control.reports import Reporter
 from gateway.control.swap import Swaps
 from gateway.control.tenants import Tenants
-from gateway.domain import WorkerReport
+from gateway.domain import Feedback, WorkerReport
 from gateway.engine.client import HttpEngine
 from gateway.feedback.intake import Intake
 from gateway.feedback.recorder import Recorder
@@ -141,6 +141,7 @@ class App:
             await stack.enter_async_context(_background(*loops))
             yield
             await recorder.drain(settings.drain_seconds)
+        await asyncio.to_thread(self.telemetry.shutdown)
 
     def _rooms_of_the_api(self, database: Database, store: AdapterStore, residency: Residency) -> Rooms:
         settings, current = self.settings, self.current
@@ -164,7 +165,7 @@ class App:
             ),
             aliases=Aliases(database, swaps),
             experiments=Experiments(database, swaps),
-            intake=Intake(database, current),
+            intake=Intake(database, current, emit=self._tell_of_feedback),
             engine_view=partial(_engine_view, settings, revision, database, residency),
             admin_key=settings.admin_key.get_secret_value(),
             max_adapter_bytes=settings.max_adapter_bytes,
@@ -172,6 +173,11 @@ class App:
             readiness=partial(self._readiness, residency),
             metrics_text=self.telemetry.metrics_text,
         )
+
+    def _tell_of_feedback(self, feedback: Feedback, trace_id: str | None, span_id: str | None) -> None:
+        value = None if isinstance(feedback.value, str) else feedback.value
+        about = feedback.inference_id or feedback.episode_id or ""
+        self.telemetry.judged(feedback.metric, value, inference=about, trace_id=trace_id, span_id=span_id)
 
     def _readiness(self, residency: Residency) -> str | None:
         """Why this worker should get no traffic now; None when it should."""

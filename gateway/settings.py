@@ -85,10 +85,11 @@ class Settings(BaseSettings):
 
     @property
     def otlp_signals(self) -> frozenset[str]:
-        """Those of "traces" and "metrics" for which OpenTelemetry's own variables name an endpoint."""
+        """Those of "traces", "metrics" and "logs" for which OpenTelemetry's own variables name an endpoint."""
+        signals = ("traces", "metrics", "logs")
         if os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT"):
-            return frozenset(("traces", "metrics"))
-        return frozenset(s for s in ("traces", "metrics") if os.environ.get(f"OTEL_EXPORTER_OTLP_{s.upper()}_ENDPOINT"))
+            return frozenset(signals)
+        return frozenset(s for s in signals if os.environ.get(f"OTEL_EXPORTER_OTLP_{s.upper()}_ENDPOINT"))
 
     def environment(self) -> dict[str, str]:
         """The environment of a worker: ours, and these settings, so that it reads the same."""

@@ -25,6 +25,11 @@ FLAG_CONTEXT = "feature_flag.context.id"
 FLAG_SET = "feature_flag.set.id"
 FLAG_VERSION = "feature_flag.version"
 
+JUDGED = "gen_ai.evaluation.result"
+JUDGED_METRIC = "gen_ai.evaluation.name"
+JUDGED_SCORE = "gen_ai.evaluation.score.value"
+JUDGED_LABEL = "gen_ai.evaluation.score.label"
+
 METHOD = "http.request.method"
 ROUTE = "http.route"
 STATUS_CODE = "http.response.status_code"

@@ -7,9 +7,11 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any, Protocol
 
+from opentelemetry.exporter.otlp.proto.http._log_exporter import OTLPLogExporter
 from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.exporter.prometheus import PrometheusMetricReader
+from opentelemetry.sdk._logs.export import LogRecordExporter
 from opentelemetry.sdk.metrics.export import (
     MetricExporter,
     MetricReader,
@@ -25,11 +27,12 @@ from prometheus_client import CollectorRegistry, ProcessCollector, generate_late
 
 from gateway.telemetry import names
 from gateway.telemetry.counts import Attributes, Buckets, Family, Reading
+from gateway.telemetry.events import Events
 from gateway.telemetry.traces import Spans, Trace, Value, begin
 
 
 class TelemetrySettings(Protocol):
-    """`otlp_signals`: those of "traces" and "metrics" for which OTEL_EXPORTER_OTLP_* names an endpoint."""
+    """`otlp_signals`: those of "traces", "metrics" and "logs" for which OTEL_EXPORTER_OTLP_* names an endpoint."""
 
     @property
     def trace_ratio(self) -> float: ...
@@ -118,6 +121,7 @@ class Telemetry:
         *,
         span_exporter: SpanExporter | None = None,
         metric_exporter: MetricExporter | None = None,
+        event_exporter: LogRecordExporter | None = None,
     ) -> None:
         self._ratio = settings.trace_ratio
         self._resource = Resource.create({"service.name": "tuneloop-gateway"})
@@ -137,6 +141,9 @@ class Telemetry:
         if span_exporter is None and "traces" in settings.otlp_signals:
             span_exporter = OTLPSpanExporter()
         self._spans = Spans(self._resource, BatchSpanProcessor(span_exporter)) if span_exporter is not None else None
+        if event_exporter is None and "logs" in settings.otlp_signals:
+            event_exporter = OTLPLogExporter()
+        self._events = Events(self._resource, event_exporter) if event_exporter is not None else None
 
     def begin(self, traceparent: bytes | None, fresh: str) -> Trace:
         """Where a request stands in a trace. `fresh`: 32 hex for a new one."""
@@ -165,6 +172,19 @@ class Telemetry:
         if trace.sampled and self._spans is not None:
             self._keep_span(self._spans, finished, trace, operation, error)
 
+    def judged(
+        self, metric: str, value: bool | float | None, *, inference: str, trace_id: str | None, span_id: str | None
+    ) -> None:
+        """Tell of one judgement of an answer; `value` is None where it is made of words."""
+        if self._events is None:
+            return
+        attributes: dict[str, str | float] = {names.JUDGED_METRIC: metric, names.RESPONSE_ID: inference}
+        if isinstance(value, bool):
+            attributes[names.JUDGED_LABEL] = "pass" if value else "fail"
+        if value is not None:
+            attributes[names.JUDGED_SCORE] = float(value)
+        self._events.emit(names.JUDGED, attributes, trace_id=trace_id, span_id=span_id)
+
     def http(self, method: str, route: str, status: int, seconds: float) -> None:
         """Count one HTTP request. `route` is one of ours, never the path a client sent."""
         key = (method, route, status)
@@ -188,6 +208,8 @@ class Telemetry:
             reader.shutdown()
         if self._spans is not None:
             self._spans.shutdown()
+        if self._events is not None:
+            self._events.shutdown()
 
     def _new_model(self, key: tuple[str, str, str, str | None, str | None]) -> _Model:
         operation, tenant, alias, served, error = key
