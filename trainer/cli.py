@@ -144,9 +144,6 @@ def _check_engine(settings: RunSettings, voice: Progress) -> None:
         return
     with Gateway(settings.gateway) as gateway:
         limits = gateway.limits()
-    if limits is None:
-        voice.say("this key may not ask for the engine's limits; the gateway will check the adapter when it comes")
-        return
     require_servable(limits, base_model=settings.base_model, rank=settings.lora.rank)
     voice.say(f"the gateway serves {limits.base_model}, ranks up to {limits.max_rank}")
 

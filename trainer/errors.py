@@ -32,11 +32,7 @@ class NotServable(TrainerError):
 
 
 class GatewayFailed(TrainerError):
-    """`status` is the gateway's HTTP status, or 0 when there was none."""
-
-    def __init__(self, what: str, remedy: str, *, status: int = 0) -> None:
-        super().__init__(what, remedy)
-        self.status = status
+    pass
 
 
 class RunConflict(TrainerError):

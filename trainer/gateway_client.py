@@ -52,18 +52,17 @@ class Gateway:
     ) -> None:
         self._http.close()
 
-    def limits(self) -> EngineLimits | None:
-        """What the engine can serve; `None` if this key may not ask (a tenant's own key sees its tenant only)."""
+    def limits(self) -> EngineLimits:
+        """What the engine can serve."""
+        reply = self._json("GET", "/engine")
         try:
-            reply = self._json("GET", "/engine")
-        except GatewayFailed as error:
-            if error.status in (httpx.codes.FORBIDDEN, httpx.codes.NOT_FOUND):
-                return None
-            raise
-        try:
-            return EngineLimits(str(reply["base_model"]), int(reply.get("max_rank") or 0))
+            limits = EngineLimits(str(reply["base_model"]), int(reply["max_rank"]))
+            ready = bool(reply["ready"])
         except (KeyError, TypeError, ValueError) as error:
             raise GatewayFailed("the gateway describes no engine", "is it this project's gateway?") from error
+        if limits.max_rank == 0 and not ready:
+            raise GatewayFailed("the gateway's engine is not up yet", "run the same command again in a minute")
+        return limits
 
     def export(
         self, tenant: str, alias: str, *, metric: str | None = None, since: datetime | None = None
@@ -149,4 +148,4 @@ def _refused(reply: httpx.Response) -> GatewayFailed:
     }.get(reply.status_code, "correct it and run again")
     if reply.status_code >= httpx.codes.INTERNAL_SERVER_ERROR:
         remedy = "run the same command again later; it continues where it stopped"
-    return GatewayFailed(f"the gateway refuses: {reason.rstrip('.')}", remedy, status=reply.status_code)
+    return GatewayFailed(f"the gateway refuses: {reason.rstrip('.')}", remedy)

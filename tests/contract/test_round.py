@@ -76,7 +76,7 @@ async def _served(here: Installation, engine: dict[str, Any]) -> AsyncIterator[s
 @pytest.fixture
 async def site(db: Database, tmp_path: Path, tiny_model: Path) -> AsyncIterator[Site]:
     story = await stories.begin(db)
-    engine = {"base_model": tiny.NAME, "max_rank": 16}
+    engine = {"base_model": tiny.NAME, "max_rank": 16, "ready": True, "resident": []}
     async with installed(db, tmp_path) as here, _served(here, engine) as url:
         yield Site(here, story, url, tmp_path, tiny_model)
 
@@ -96,7 +96,7 @@ async def test_what_users_said_is_in_the_version_that_the_gateway_serves_next(si
     stored = AdapterStore(str(site.room / "store")).open(AdapterRef.parse(done["ref"]))
     assert stored.digest == done["digest"] and stored.manifest.lineage.feedback == 2
     listed = await site.here.call("GET", "/tenants/acme/adapters")
-    assert [(row["ref"], row["digest"]) for row in listed["adapters"]] == [(done["ref"], done["digest"])]
+    assert [(row["ref"], row["digest"]) for row in listed["data"]] == [(done["ref"], done["digest"])]
 
 
 @pytest.mark.training
@@ -114,7 +114,7 @@ async def test_a_tenants_own_key_publishes_and_publishing_again_changes_nothing(
 async def test_a_version_published_into_a_shared_store_is_registered(site: Site):
     done = await site.publishes("shared", "--store", str(site.room / "store"))
     listed = await site.here.call("GET", "/tenants/acme/adapters")
-    assert [row["ref"] for row in listed["adapters"]] == [done["ref"]]
+    assert [row["ref"] for row in listed["data"]] == [done["ref"]]
 
 
 @pytest.mark.parametrize(

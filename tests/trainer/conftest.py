@@ -8,7 +8,6 @@ import pytest
 
 from tests.trainer.tiny import make_model
 
-
 TRAINS = ("test_batches.py", "test_sft.py")
 
 
