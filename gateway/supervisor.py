@@ -8,6 +8,7 @@ process dies, its children go with it, and the embedded database stays up for th
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fcntl
 import logging
 import os
@@ -23,6 +24,7 @@ from pydantic import SecretStr
 
 from gateway.engine.client import HttpEngine
 from gateway.engine.process import EngineProcess, fake_command, vllm_command
+from gateway.errors import Unavailable
 from gateway.settings import EngineKind, Settings
 from gateway.store import embedded
 from gateway.store.migrate import migrate
@@ -33,6 +35,10 @@ log = logging.getLogger("gateway.supervisor")
 BACKLOG = 2048
 RESTART_SECONDS = (0.2, 10.0)
 """First and longest pause before a dead worker is started again."""
+
+
+DATABASE_SECONDS = 2.0
+"""Between two looks at the embedded PostgreSQL."""
 
 
 class StartError(Exception):
@@ -91,18 +97,25 @@ class _Supervisor:
                     "engine": settings.engine.model_copy(update={"url": engine_url}),
                 }
             )
-            await self._run_children(resolved, listener, engine)
+            await self._run_children(resolved, listener, engine, database)
         finally:
             listener.close()
             if database is not None:
                 await asyncio.to_thread(database.stop)
 
-    async def _run_children(self, settings: Settings, listener: socket.socket, engine: EngineProcess | None) -> None:
+    async def _run_children(
+        self,
+        settings: Settings,
+        listener: socket.socket,
+        engine: EngineProcess | None,
+        database: embedded.Embedded | None,
+    ) -> None:
         host, port = listener.getsockname()[:2]
         log.info("listening", extra={"url": f"http://{host}:{port}", "workers": settings.workers})
         async with asyncio.TaskGroup() as group:
             children = [group.create_task(_keep_worker(settings, listener)) for _ in range(settings.workers)]
             running = group.create_task(engine.run()) if engine else None
+            watching = group.create_task(_keep_database(database, settings.home / "postgres")) if database else None
             await self.stopping.wait()
             log.info("stopping", extra={"drain_seconds": settings.drain_seconds})
             # The engine goes last: the streams that the workers drain are still being generated.
@@ -112,6 +125,18 @@ class _Supervisor:
             if engine and running:
                 await engine.stop()
                 running.cancel()
+            if watching:
+                watching.cancel()
+
+
+async def _keep_database(database: embedded.Embedded, directory: Path) -> None:
+    """Start the embedded server again when it has died; workers reconnect by themselves."""
+    while True:
+        await asyncio.sleep(DATABASE_SECONDS)
+        if not await asyncio.to_thread(database.alive):
+            log.error("PostgreSQL died: it is started again")
+            with contextlib.suppress(Unavailable):  # its own log says why; we go on trying
+                await asyncio.to_thread(embedded.start, directory)
 
 
 async def _keep_worker(settings: Settings, listener: socket.socket) -> None:

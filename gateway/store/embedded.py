@@ -43,6 +43,14 @@ class Embedded:
     url: str
     _server: PostgresServer
 
+    def alive(self) -> bool:
+        """Whether it answers. Blocks, for 5 s at most."""
+        try:
+            _greet(self._server)
+        except (OSError, AssertionError):
+            return False
+        return True
+
     def stop(self) -> None:
         """Disconnect everybody, write everything and stop; a second call does nothing. Blocks, for a second or so."""
         self._server.stop()
