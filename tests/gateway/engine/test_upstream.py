@@ -217,18 +217,19 @@ async def test_a_large_request_reaches_a_slow_engine_whole(sockets: Path) -> Non
 
 async def test_an_answer_before_the_request_was_taken_is_an_answer(sockets: Path) -> None:
     connections: list[int] = []
+    done = asyncio.Event()
 
     async def script(number: int, reader: Reader, writer: Writer) -> None:
         connections.append(number)
         await reader.readuntil(b"\r\n\r\n")
         writer.write(b"HTTP/1.1 413 Too Large\r\ncontent-length: 3\r\n\r\nbig")
-        await writer.drain()
-        await asyncio.sleep(0.1)
+        await done.wait()  # it neither reads on nor closes
 
     async with scripted(sockets, script) as upstream:
         for _ in range(2):
             reply = await upstream.send(b"/x", (), b"x" * 8_000_000)
             assert (reply.status, await reply.read()) == (413, b"big")
+        done.set()
     assert connections == [0, 1]  # half a request was on the first: nobody else may use it
 
 
@@ -256,6 +257,35 @@ async def test_silence_ends_in_a_timeout_wherever_it_begins(sockets: Path) -> No
         with pytest.raises(EngineTimeout):
             await reply.chunk()
         assert 0.1 < time.monotonic() - started < 0.6
+
+
+async def test_after_the_first_byte_silence_is_measured_by_the_idle_timeout(sockets: Path) -> None:
+    async def script(_: int, reader: Reader, writer: Writer) -> None:
+        await take_request(reader)
+        writer.write(STREAM)
+        await asyncio.sleep(0.3)
+        writer.write(b"1\r\nx\r\n")
+        await reader.read()
+
+    async with scripted(sockets, script, timeouts=TimeoutSettings(first_byte=4, idle=0.2)) as upstream:
+        started = time.monotonic()
+        with pytest.raises(EngineTimeout, match="fell silent"):
+            await get(upstream)
+        assert 0.45 < time.monotonic() - started < 2
+
+
+async def test_after_the_first_byte_its_timeout_is_over(sockets: Path) -> None:
+    async def script(_: int, reader: Reader, writer: Writer) -> None:
+        await take_request(reader)
+        writer.write(STREAM)
+        for _n in range(3):
+            writer.write(b"1\r\nx\r\n")
+            await asyncio.sleep(0.2)
+        writer.write(b"0\r\n\r\n")
+        await reader.read()
+
+    async with scripted(sockets, script, timeouts=TimeoutSettings(first_byte=0.3, idle=2)) as upstream:
+        assert await get(upstream) == b"xxx"
 
 
 async def test_a_trickle_ends_at_the_total_and_a_slow_client_is_not_the_engines_silence(sockets: Path) -> None:
