@@ -9,8 +9,10 @@ The plugin's routes, the same on `plugin.py` (inside vLLM) and `fake.py`; all JS
                                         "max_model_len", "adapters": [{"name", "path", "pinned"}]}
     POST /tuneloop/adapters          {"name", "path", "pin": false} → 200 {"name", "loaded": true | false (was there)}
                                      409 resident under another path · 404 no such directory · 422 vLLM refuses it
-    POST /tuneloop/adapters/pin      {"name"} → 200 {"name", "pinned": true} · 404
+                                     503 `max_cpu_loras` are resident: evict one first
+    POST /tuneloop/adapters/pin      {"name"} → 200 {"name", "pinned": true} · 404 · 503 one slot must stay free
     POST /tuneloop/adapters/evict    {"name"} → 200 {"name", "evicted": true | false (was not resident)}
+                                     409 a running request still uses it: nothing changed
 
 `boot_id` is new with each start of the engine process: a changed one means that every adapter is gone.
 A resident adapter is addressed by putting its name (`acme/support@7`) into the request's `model`.

@@ -235,7 +235,7 @@ def vllm_command(settings: Settings, socket: Path) -> tuple[list[str], dict[str,
     }
     if settings.model_path:
         env["HF_HUB_OFFLINE"] = "1"
-    if _is_cpu_build(python):
+    if engine.command is None and _is_cpu_build(python):
         cpu_arguments, cpu_env = _for_cpu()
         arguments, env = arguments + cpu_arguments, env | cpu_env
     # vLLM takes the last of two spellings, so what the operator wrote wins.
@@ -243,8 +243,15 @@ def vllm_command(settings: Settings, socket: Path) -> tuple[list[str], dict[str,
 
 
 def _for_cpu() -> tuple[list[str], dict[str, str]]:
-    """What vLLM's CPU build is better off with."""
-    return ["--dtype", "bfloat16"], {"VLLM_CPU_KVCACHE_SPACE": "1"}
+    """What vLLM's CPU build is better off with; numbers in docs/engine.md."""
+    # Its blocks of 128 tokens never let two short prompts share a prefix.
+    arguments = ["--dtype", "bfloat16", "--block-size", "32"]
+    env = {"VLLM_CPU_KVCACHE_SPACE": "1"}  # GiB; it would take a large share of the machine
+    if len(os.sched_getaffinity(0)) <= 2:
+        # Its own process for the worker, which spins for work beside EngineCore, costs two cores more than it gives:
+        # the worker lives in EngineCore, on one thread.
+        env |= {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "OMP_NUM_THREADS": "1"}
+    return arguments, env
 
 
 def _is_cpu_build(python: str) -> bool:

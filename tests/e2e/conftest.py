@@ -27,7 +27,7 @@ from tests.e2e.random_adapter import write_adapter
 
 ROOT = Path(__file__).parents[2]
 DEFAULT_MODEL = ROOT / ".tuneloop" / "models" / "SmolLM2-135M-Instruct"
-START_SECONDS = 240
+START_SECONDS = 500
 MAX_RANK = 32
 MAX_LORAS = 3
 MAX_CPU_LORAS = 4

@@ -255,5 +255,5 @@ def test_after_kill_9_the_engine_comes_back_empty_and_with_another_boot_id(
 
 def test_kill_9_of_the_supervisor_leaves_no_process_of_the_engine(real_engine: RealEngine) -> None:
     pids = real_engine.kill_supervisor()
-    assert len(pids) >= 3  # API server, EngineCore, worker
+    assert len(pids) >= 3  # API server, EngineCore, resource tracker
     assert gone(pids, seconds=5)

@@ -200,7 +200,7 @@ async def test_the_gateways_own_settings_and_secrets_do_not_reach_the_engine(roo
 
 
 async def test_a_process_that_got_the_number_of_an_old_engine_is_spared(room: Path) -> None:
-    with subprocess.Popen(["sleep", "60"], start_new_session=True) as innocent:  # noqa: ASYNC220
+    with subprocess.Popen(["sleep", "60"], start_new_session=True) as innocent:  # noqa: ASYNC220 - it only forks
         record = session.Record(room / "record")
         record.write(innocent.pid)
         note = json.loads((room / "record").read_text())
