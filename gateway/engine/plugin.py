@@ -89,9 +89,7 @@ class Residents:
         return {
             "boot_id": self.boot_id,
             "base_model": self._models.base_model_paths[0].name,
-            "max_lora_rank": self._limits.max_lora_rank if self._limits else 0,
-            "max_loras": self._limits.max_loras if self._limits else 0,
-            "max_cpu_loras": self._limits.max_cpu_loras if self._limits else 0,
+            **{name: getattr(self._limits, name, 0) for name in ("max_lora_rank", "max_loras", "max_cpu_loras")},
             "max_model_len": self._engine.model_config.max_model_len,
             "adapters": adapters,
         }
