@@ -90,7 +90,7 @@ async def installed(db: Database, directory: Path) -> AsyncIterator[Installation
     changed = asyncio.Event()
 
     async def engine_view() -> dict[str, Any]:
-        return {"base_model": "demo/tiny", "resident": []}
+        return {"base_model": "demo/tiny", "resident": ["acme/support@1", "rival/own@1"], "workers": [{"worker": "w"}]}
 
     built = Rooms(
         db=db,
