@@ -46,3 +46,12 @@ async def scripted(
         await upstream.aclose()
         server.close()
         path.unlink(missing_ok=True)
+
+
+async def get(upstream: Upstream) -> bytes:
+    """The whole body of one answer."""
+    reply = await upstream.send(b"/x", ())
+    try:
+        return await reply.read()
+    finally:
+        reply.close()

@@ -246,7 +246,7 @@ async def test_bytes_that_come_one_by_one_are_the_same_text(engine: Pair) -> Non
 
 
 PLACES = (
-    "/root/models/x, /opt/a/b.py line 3, unix:///run/e.sock, http://10.0.0.7:8000/v1 and 127.0.0.1:9100 (0x7f3a2b1c)"
+    "/srv/models/x, /opt/a/b.py line 3, unix:///run/e.sock, http://10.0.0.7:8000/v1 and 127.0.0.1:9100 (0x7f3a2b1c)"
 )
 
 
@@ -267,9 +267,7 @@ def test_an_engines_error_becomes_one_of_ours(status: int, message: str, kind: t
     body = json.dumps({"error": {"message": message, "type": "X", "param": None, "code": status}}).encode()
     error = engine_error(status, body)
     assert type(error) is kind
-    assert not any(
-        leak in error.message for leak in ("/root", "/opt", "10.0.0.7", "127.0.0.1", ".sock", "0x7f", "acme")
-    )
+    assert not any(leak in error.message for leak in ("/srv", "/opt", "10.0.0.7", "127.0.0.1", ".sock", "0x7f", "acme"))
 
 
 def test_an_engines_sentence_loses_paths_and_addresses_and_keeps_the_rest() -> None:
