@@ -70,7 +70,8 @@ def of_body(body: bytes, *, keep: bool = False) -> Notes:
 def of_stream(events: Events, *, keep: bool = False) -> Notes:
     """The notes of a streamed one, as far as it came."""
     try:
-        reasons = [c.finish_reason for event in payloads(events.last) for c in _facts(event).choices if c.finish_reason]
+        last = events.last[events.last.rfind(b"\n\n", 0, -4) + 1 :]  # of a piece of many events
+        reasons = [c.finish_reason for event in payloads(last) for c in _facts(event).choices if c.finish_reason]
         total = _facts(payloads(events.usage)[0]).usage if events.usage is not None else None
         text = _text(payloads(b"".join(events.kept))) if keep and not events.cut else None
         return _notes(_Facts([_Finish(one) for one in reasons], total), text)

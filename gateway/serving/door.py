@@ -25,7 +25,7 @@ from gateway.serving.forward import Forward
 from gateway.serving.request import CHAT_COMPLETIONS, COMPLETIONS, parse
 from gateway.serving.residency import Residency
 from gateway.serving.routing import Episodes, assign
-from gateway.serving.watch import Ending, Watch
+from gateway.serving.watch import Ending, Watch, Watches
 from gateway.serving.wire import ClientGone, Receive, Scope, Send, read_body, refuse, reply
 from gateway.snapshot import Current
 from gateway.telemetry import Telemetry, trace_id
@@ -72,9 +72,8 @@ class Door:
     ) -> None:
         self._current, self._residency, self._records, self._telemetry = current, residency, records, telemetry
         self._forward = Forward(engine, residency, clock)
-        self._stall_seconds, self._max_body, self._clock = timeouts.idle, max_body_bytes, clock
+        self._watches, self._max_body, self._clock = Watches(stall_seconds=timeouts.idle), max_body_bytes, clock
         self._episodes = episodes if episodes is not None else Episodes()
-        self._group: asyncio.TaskGroup | None = None
         self.draining = False
         self.open = 0
         telemetry.observe("tuneloop.requests.open", lambda: self.open)
@@ -87,13 +86,8 @@ class Door:
         return path in Door.PATHS or path.startswith(MODELS + "/")
 
     async def run(self) -> None:
-        """Own the tasks that wait for clients to leave, until cancelled."""
-        try:
-            async with asyncio.TaskGroup() as group:
-                self._group = group
-                await asyncio.Event().wait()
-        finally:
-            self._group = None
+        """Watch the clients of open requests, until cancelled."""
+        await self._watches.run()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         began = self._clock()
@@ -115,9 +109,9 @@ class Door:
         try:
             if method != "POST":
                 raise MethodNotAllowed(f"Not allowed to {method} on {exchange.endpoint.path}.", remedy="Use POST.")
-            if self.draining or self._group is None:
+            if self.draining or not self._watches.running:
                 raise Unavailable("This server is shutting down.", remedy="Try again: another one answers.")
-            watch = Watch(self._group, receive, stall_seconds=self._stall_seconds)
+            watch = Watch(self._watches, receive)
             await self._serve(exchange, watch, receive, send)
         except GatewayError as error:
             await self._refuse(exchange, error, send)

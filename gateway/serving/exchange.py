@@ -77,7 +77,7 @@ class Exchange:
         served = self.lease.ref
         headers += (
             (b"x-variant", assignment.variant.encode()),
-            (b"x-adapter", str(served).encode() if served is not None else b"base"),
+            (b"x-adapter", self.lease.seat.name.encode() if served is not None else b"base"),
             (b"x-overhead-ms", b"%.2f" % ((taken - self.waited) * 1e3)),
             (b"openai-processing-ms", b"%d" % (taken * 1e3)),
         )
@@ -149,7 +149,7 @@ class Exchange:
             return None, None
         ref = self.lease.ref
         adapter = self.snapshot.adapters.get(ref) if ref is not None else None
-        return _text(ref), adapter.digest if adapter is not None else None
+        return (self.lease.seat.name if ref is not None else BASE), adapter.digest if adapter is not None else None
 
     def _notes(self) -> Notes:
         if self.events is not None:

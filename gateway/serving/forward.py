@@ -75,8 +75,7 @@ class Forward:
     async def _send(self, exchange: Exchange) -> Answer:
         request, tenant, lease, trace = exchange.request, exchange.tenant, exchange.lease, exchange.trace
         assert request is not None and tenant is not None and lease is not None and trace is not None
-        name = str(lease.ref) if lease.ref is not None else self._residency.base_model
-        body = request.body(name, cache_salt(exchange.snapshot.secret, tenant.name))
+        body = request.body(lease.seat.name, cache_salt(exchange.snapshot.secret, tenant.name))
         # Nothing of the client's headers goes on: the engine trusts some of them (FACTS §1).
         headers = (_JSON, (b"x-request-id", exchange.id.encode()), (b"traceparent", trace.header()))
         asked = self._clock()

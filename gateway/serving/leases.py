@@ -1,26 +1,44 @@
-"""Leases: who uses which version. Counting only; it knows nothing of engines."""
+"""Seats and leases: one version's place on the engine, and its uses. Counting only; it knows nothing of engines."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from types import TracebackType
 
 from adapters.ref import AdapterRef
 
 
-class Lease:
-    """A version in use (`None`: the base model, which is always there). Releasing twice is once."""
+class Seat:
+    """One version as this worker knows it. `resident`: it may be leased; `idle_since`: the clock's seconds, or None."""
 
-    __slots__ = ("_release", "ref")
+    __slots__ = ("idle_since", "leases", "name", "ref", "resident")
 
-    def __init__(self, ref: AdapterRef | None, release: Callable[[AdapterRef], None] | None) -> None:
+    def __init__(self, ref: AdapterRef | None, name: str) -> None:
         self.ref = ref
-        self._release = release
+        self.name = name
+        self.resident = False
+        self.leases = 0
+        self.idle_since: float | None = None
+
+
+class Lease:
+    """A version in use (a seat without a ref is the base model's, always there). Releasing twice is once."""
+
+    __slots__ = ("_held", "seat")
+
+    def __init__(self, seat: Seat) -> None:
+        self.seat = seat
+        self._held = True
+        seat.leases += 1
+        seat.idle_since = None
+
+    @property
+    def ref(self) -> AdapterRef | None:
+        return self.seat.ref
 
     def release(self) -> None:
-        if self._release is not None and self.ref is not None:
-            release, self._release = self._release, None
-            release(self.ref)
+        if self._held:
+            self._held = False
+            self.seat.leases -= 1
 
     def __enter__(self) -> Lease:
         return self
@@ -29,29 +47,3 @@ class Lease:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.release()
-
-
-class Leases:
-    """The counts. `freed(ref)` is called when the last lease of a version ends."""
-
-    def __init__(self, freed: Callable[[AdapterRef], None]) -> None:
-        self._counts: dict[AdapterRef, int] = {}
-        self._freed = freed
-
-    def take(self, ref: AdapterRef) -> Lease:
-        self._counts[ref] = self._counts.get(ref, 0) + 1
-        return Lease(ref, self._give_back)
-
-    def __contains__(self, ref: AdapterRef) -> bool:
-        return ref in self._counts
-
-    def refs(self) -> frozenset[AdapterRef]:
-        return frozenset(self._counts)
-
-    def _give_back(self, ref: AdapterRef) -> None:
-        left = self._counts[ref] - 1
-        if left:
-            self._counts[ref] = left
-        else:
-            del self._counts[ref]
-            self._freed(ref)

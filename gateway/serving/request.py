@@ -118,8 +118,12 @@ def _check_together(fields: dict[str, Any], *, stream: bool) -> bool:
     wants_usage = options is not None and options.get("include_usage") is True
     if stream:
         fields["stream_options"] = {**options, "include_usage": True} if options else {"include_usage": True}
-    _check_answer_fields(fields)
+    if not _SPECIAL.isdisjoint(fields):
+        _check_answer_fields(fields)
     return wants_usage
+
+
+_SPECIAL = frozenset(("top_logprobs", "echo", "best_of", "n", "tool_choice"))
 
 
 def _check_answer_fields(fields: dict[str, Any]) -> None:

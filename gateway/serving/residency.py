@@ -22,7 +22,7 @@ from gateway.engine.base import Engine, EngineStatus, Probe
 from gateway.errors import AdapterRefused, Conflict, EngineFailed, GatewayError, Unavailable, UpstreamBroken
 from gateway.serving.canary import judge
 from gateway.serving.failures import Failures
-from gateway.serving.leases import Lease, Leases
+from gateway.serving.leases import Lease, Seat
 from gateway.serving.loading import Flights, Outcome, Shelf, take_down
 from gateway.serving.occupancy import Occupancy
 from gateway.snapshot import Current, Snapshot
@@ -62,12 +62,11 @@ class Residency:
         self._clock, self._silence, self._patience = clock, silence, patience
         self.ready = False
         self.boot: str | None = None
-        self.base_model = ""
+        self._base_seat = Seat(None, "")
         self._heard_at = -math.inf
         self.leased_elsewhere: Callable[[], frozenset[str]] = frozenset
         self.on_change: Callable[[], None] = lambda: None
-        self._seats = Occupancy(self._in_use, clock, grace=grace)
-        self._leases = Leases(freed=self._seats.touch)
+        self._seats = Occupancy(self._is_wanted, clock, grace=grace)
         self._failures = Failures(clock)
         self._flights = Flights(self._load)
         self.status: EngineStatus | None = None
@@ -82,12 +81,12 @@ class Residency:
     @property
     def resident(self) -> frozenset[AdapterRef]:
         """The versions a lease gets at once."""
-        return frozenset(self._seats.resident)
+        return self._seats.resident()
 
     @property
     def leased(self) -> frozenset[AdapterRef]:
         """The versions some answer is being made of."""
-        return self._leases.refs()
+        return self._seats.leased()
 
     @property
     def failed(self) -> dict[AdapterRef, str]:
@@ -99,12 +98,12 @@ class Residency:
         if not self.ready:
             raise Unavailable("The model server is starting.", remedy="Try again in a few seconds.")
         if ref is None:
-            return Lease(None, None)
-        if ref not in self._seats.resident:
+            return Lease(self._base_seat)
+        seat = self._seats.seats.get(ref)
+        if seat is None or not seat.resident:
             return None
-        fresh = ref not in self._leases
-        lease = self._leases.take(ref)
-        if fresh and ref not in self._wanted():
+        lease = Lease(seat)
+        if seat.leases == 1 and ref not in self._wanted():
             self.on_change()  # the other workers would evict it: they should know soon
         return lease
 
@@ -179,7 +178,7 @@ class Residency:
         await self._evict_unwanted()
         await self._listen()
         self._misses = 0
-        if all(ref in self._seats.resident or ref in self._failures for ref in snapshot.serving()):
+        if all(self._seats.is_resident(ref) or ref in self._failures for ref in snapshot.serving()):
             self._set_ready(True)
 
     async def _look(self) -> None:
@@ -187,11 +186,11 @@ class Residency:
             status = await self._engine.status()
             if status.boot_id != self.boot:
                 self._begin_again(status)
-            self.status, self.base_model = status, status.base_model
+            self.status, self._base_seat.name = status, status.base_model
             if self._seats.see(status.resident):  # another worker evicted what we took for resident
                 self.on_change()
             if self._base is None:
-                self._base = await self._engine.probe(self.base_model)
+                self._base = await self._engine.probe(status.base_model)
                 self.heard()
 
     def _begin_again(self, status: EngineStatus) -> None:
@@ -208,19 +207,19 @@ class Residency:
         self._failures.prune(self._wanted())
         serving = snapshot.serving()
         for ref in sorted(self._wanted(), key=lambda ref: (ref not in serving, ref)):
-            if ref not in self._seats.resident and self._failures.due(ref) is None:
+            if not self._seats.is_resident(ref) and self._failures.due(ref) is None:
                 self._flights.begin(ref)
 
     async def _listen(self) -> None:
         """Make an engine that has been silent give a token."""
         if self._clock() - self._heard_at >= self._silence:
-            await self._engine.probe(self.base_model, seconds=self._patience)
+            await self._engine.probe(self._base_seat.name, seconds=self._patience)
             self.heard()
 
     def _set_ready(self, ready: bool) -> None:
         if ready != self.ready:
             self.ready = ready
-            log.info("ready" if ready else "not ready", extra={"resident": len(self._seats.resident)})
+            log.info("ready" if ready else "not ready", extra={"resident": len(self.resident)})
             self.on_change()
 
     async def _load(self, ref: AdapterRef) -> Outcome:
@@ -275,11 +274,11 @@ class Residency:
     async def _evict_unwanted(self) -> None:
         for ref in self._seats.overdue():
             async with self._turn:
-                if not self._in_use(ref):  # nobody took it while we waited for our turn
+                if not self._seats.in_use(ref):  # nobody took it while we waited for our turn
                     await self._evict(ref)
 
-    def _in_use(self, ref: AdapterRef) -> bool:
-        return ref in self._wanted() or ref in self._leases or str(ref) in self.leased_elsewhere()
+    def _is_wanted(self, ref: AdapterRef) -> bool:
+        return ref in self._wanted() or str(ref) in self.leased_elsewhere()
 
     async def _evict(self, ref: AdapterRef) -> bool:
         # Out of the books first: who asks for it from now on loads it again, after this turn.

@@ -13,6 +13,7 @@ from gateway.errors import EngineFailed
 _BOUNDARY = re.compile(rb"\r?\n\r?\n")
 _USAGE = b'"choices":[]'
 _USAGE_SPACED = b'"choices": []'
+_CHOICES = b"}]}\n\n"
 _ERROR = re.compile(rb'data: ?\{"error"')
 _DONE = re.compile(rb"data: ?\[DONE\]")
 MOST_EVENT = 8 * 1024 * 1024
@@ -24,7 +25,7 @@ class Events:
     """One stream. Feed it pieces, send on what it returns.
 
     `done`: the engine said [DONE] (it is part of what is sent on). `error`: the engine's error event, which is not sent
-    on, nor anything after it. `usage` and `last` are whole events (bytes): the usage one and the last before it.
+    on, nor anything after it. `usage` is the usage event, `last` ends with the last event before it (both bytes).
     `kept` collects the pieces sent on, up to `keep` bytes, for tenants that store answers; `cut` if there were more.
     """
 
@@ -43,15 +44,9 @@ class Events:
 
     def feed(self, piece: bytes) -> bytes:
         """What may go to the client now: whole events, or nothing yet."""
-        # The common piece is one or more whole events of text. Four searches of a few hundred bytes: about 0.3 µs.
-        if (
-            not self._tail
-            and piece.endswith(b"\n\n")
-            and _USAGE not in piece
-            and b"[DONE]" not in piece
-            and b'{"error"' not in piece
-            and _USAGE_SPACED not in piece
-        ):
+        # The common piece is one or more whole events of text. All that is of interest here comes at a stream's end,
+        # and none of it (usage, an error, [DONE]) ends as a list of choices does: one look at a piece's end is enough.
+        if piece.endswith(_CHOICES) and not self._tail:
             self.last = piece
         else:
             piece = self._sift(piece)
@@ -63,10 +58,16 @@ class Events:
         if self.done or self.error is not None:
             return b""
         buffer = self._tail + piece
+        # For the same reason all that comes before the last list of choices may pass as it is.
+        start = buffer.rfind(_CHOICES) + len(_CHOICES)
         out: list[bytes] = []
-        start = 0
+        if start >= len(_CHOICES):
+            self.last = buffer[:start]
+            out.append(self.last)
+        else:
+            start = 0
         # A boundary is at most four bytes, so three of the old tail are enough to find one that the cut divided.
-        for found in _BOUNDARY.finditer(buffer, max(0, len(self._tail) - 3)):
+        for found in _BOUNDARY.finditer(buffer, max(start, len(self._tail) - 3)):
             event, start = buffer[start : found.end()], found.end()
             if self._passes(event):
                 out.append(event)

@@ -1,7 +1,7 @@
 """Ends a request whose client left, never finishes its body, or stopped reading. It knows nothing of what is served.
 
 uvicorn's `send` returns silently after a disconnect, so somebody has to wait for it in `receive` (FACTS §3). That takes
-a task; requests that are over within `WATCH_AFTER` never get one.
+a task; requests that are over within a sweep never get one, and one timer serves all requests.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from enum import Enum
 
 from gateway.serving.wire import Receive
 
-WATCH_AFTER = 0.25
+SWEEP_SECONDS = 0.25
 BODY_SECONDS = 30.0
 
 
@@ -31,50 +31,53 @@ class Watch:
     """
 
     __slots__ = (
-        *("_group", "_late", "_loop", "_over", "_read", "_receive", "_seen", "_stall", "_task", "_timer", "_watcher"),
-        *("ending", "sending", "sent"),
+        "_age",
+        "_quiet",
+        "_read",
+        "_receive",
+        "_seen",
+        "_task",
+        "_watcher",
+        "_watches",
+        "ending",
+        "sending",
+        "sent",
     )
 
-    def __init__(self, group: asyncio.TaskGroup, receive: Receive, *, stall_seconds: float) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._group, self._receive, self._stall = group, receive, stall_seconds
+    def __init__(self, watches: Watches, receive: Receive) -> None:
+        self._watches, self._receive = watches, receive
         self._task = asyncio.current_task()
         self._watcher: asyncio.Task[None] | None = None
-        self._read = self._late = self._over = False
+        self._read = False
+        self._age = self._quiet = 0  # sweeps
         self._seen = -1
         self.ending: Ending | None = None
         self.sending = False
         self.sent = 0
-        self._timer = self._loop.call_later(WATCH_AFTER, self._tick)
+        watches.open.add(self)
 
     def body_read(self) -> None:
         self._read = True
-        if self._late:
-            self._timer.cancel()
-            self._tick()
 
     def end(self) -> None:
         """The request is over, whatever happens to its connection now."""
-        self._over = True
-        self._timer.cancel()
+        self._watches.open.discard(self)
         if self._watcher is not None:
             self._watcher.cancel()
 
-    def _tick(self) -> None:
+    def look(self, group: asyncio.TaskGroup, stall_sweeps: int) -> None:
+        """One sweep's look."""
+        self._age += 1
         if not self._read:
-            if self._late:
+            if self._age * SWEEP_SECONDS >= BODY_SECONDS:
                 self._cancel(Ending.SLOW)
-            else:
-                self._late = True
-                self._timer = self._loop.call_later(BODY_SECONDS - WATCH_AFTER, self._tick)
             return
         if self._watcher is None:
-            self._watcher = self._group.create_task(self._wait())
-        if self.sending and self._seen == self.sent:
+            self._watcher = group.create_task(self._wait())
+        self._quiet = self._quiet + 1 if self.sending and self.sent == self._seen else 0
+        self._seen = self.sent
+        if self._quiet >= stall_sweeps:
             self._cancel(Ending.STALLED)
-            return
-        self._seen = self.sent if self.sending else -1
-        self._timer = self._loop.call_later(self._stall, self._tick)
 
     async def _wait(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
@@ -83,7 +86,28 @@ class Watch:
 
     def _cancel(self, ending: Ending) -> None:
         # uvicorn says "disconnect" after a complete answer too; by then the request is over.
-        if not self._over and self._task is not None:
+        if self in self._watches.open and self._task is not None:
+            self._watches.open.discard(self)
             self.ending = ending
-            self._over = True
             self._task.cancel()
+
+
+class Watches:
+    """All open requests' watches. `running` while `run()` runs."""
+
+    def __init__(self, *, stall_seconds: float) -> None:
+        self.open: set[Watch] = set()
+        self.running = False
+        self._stall_sweeps = max(1, round(stall_seconds / SWEEP_SECONDS))
+
+    async def run(self) -> None:
+        """Look at every request four times a second, until cancelled."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                self.running = True
+                while True:
+                    await asyncio.sleep(SWEEP_SECONDS)
+                    for watch in tuple(self.open):
+                        watch.look(group, self._stall_sweeps)
+        finally:
+            self.running = False

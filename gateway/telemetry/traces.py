@@ -6,7 +6,6 @@ the answer has left, with the ids that went upstream.
 
 from __future__ import annotations
 
-import os
 import random
 import re
 from collections.abc import Mapping, Sequence
@@ -38,7 +37,7 @@ class Trace:
 
     def __init__(self, trace_id: str, *, parent: str | None, sampled: bool) -> None:
         self.trace_id = trace_id
-        self.span_id = os.urandom(8).hex()
+        self.span_id = f"{random.getrandbits(64) or 1:016x}"
         self.parent = parent
         self.sampled = sampled
 
