@@ -179,6 +179,7 @@ async def open_house(
     ready: bool = True,
     max_body_bytes: int = 1 << 20,
     shelf: type[DirectoryShelf] | None = None,
+    telemetry: Telemetry | None = None,
     **residency: Any,
 ) -> AsyncIterator[House]:
     """Everything up, ready, and down again. `engine_url`: an engine that runs elsewhere, not one in this process."""
@@ -190,7 +191,7 @@ async def open_house(
             shelf_ = (shelf or DirectoryShelf)(Path(root))
             records, spans = Kept(), InMemorySpanExporter()
             residency_ = Residency(engine, shelf_, current, **residency)
-            telemetry = Telemetry(Signals(), span_exporter=spans)
+            telemetry = telemetry or Telemetry(Signals(), span_exporter=spans)
             door = Door(
                 current, engine, residency_, records, telemetry, timeouts=timeouts, max_body_bytes=max_body_bytes
             )
