@@ -23,7 +23,7 @@ IGNORED = -100
 class Loaded:
     """A base model ready to train. `directory` holds its files; `autocast`: matrix products in bfloat16 on a CPU.
 
-    `packed`: its attention takes any mask, so that rows may be laid out in one sequence.
+    `packed`: rows may be laid out in one sequence, if its attention heeds the mask.
     """
 
     model: Any
@@ -63,6 +63,7 @@ def load(settings: RunSettings) -> Loaded:
         tokenizer.pad_token = tokenizer.eos_token
     model.config.use_cache = False
     autocast = half and device == "cpu"
+    model.eval()
     # A sliding window would have to be cut into the mask of a laid-out batch, layer by layer: pad instead.
     packed = device == "cpu" and getattr(config, "sliding_window", None) is None
     return Loaded(model, tokenizer, directory, device, autocast, packed)
@@ -104,7 +105,7 @@ def supervised_loss(model: Any, inputs: dict[str, Any]) -> tuple[torch.Tensor, i
 
 def save_adapter(model: Any, directory: Path) -> None:
     """Write PEFT's directory (weights, config, model card); what of it is published is adapters.package's choice."""
-    model.save_pretrained(str(directory), safe_serialization=True)
+    model.save_pretrained(str(directory), save_embedding_layers=False)
 
 
 def _half_precision(wanted: str, device: str) -> bool:

@@ -53,6 +53,7 @@ def package(run: RunDirectory, saved: Path, settings: RunSettings, *, base: Path
     draft = run.path / "adapter.draft"
     shutil.rmtree(draft, ignore_errors=True)
     pack(saved, draft, manifest)
+    shutil.rmtree(run.adapter, ignore_errors=True)  # of a try that was killed before it could say that it is done
     draft.rename(run.adapter)
 
 

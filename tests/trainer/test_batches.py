@@ -10,7 +10,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 
 from adapters.examples import Example
 from trainer.errors import InvalidConfig
-from trainer.model import supervised_loss
+from trainer.model import Loaded, supervised_loss
+from trainer.recipes.sft import may_be_laid_out
 from trainer.tokens import IGNORED, Collate, Row, render
 
 pytestmark = pytest.mark.training
@@ -80,6 +81,15 @@ def test_one_sequence_gives_the_loss_and_gradients_of_padded_rows(tiny_model: Pa
     assert tokens < padded_tokens and count == padded_count
     assert loss == pytest.approx(padded_loss, rel=1e-5)
     torch.testing.assert_close(gradient, padded_gradient, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize(("attention", "heeds"), [("sdpa", True), ("eager", False)])
+def test_a_model_that_does_not_heed_the_mask_gets_padded_batches(
+    tiny_model: Path, tokenizer: PreTrainedTokenizerBase, attention: str, heeds: bool
+):
+    model = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32, attn_implementation=attention)
+    loaded = Loaded(model.eval(), tokenizer, tiny_model, "cpu", autocast=False, packed=True)
+    assert may_be_laid_out(loaded, rows_of(tokenizer)) is heeds
 
 
 def test_a_batch_too_long_for_one_mask_is_padded():

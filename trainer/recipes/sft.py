@@ -26,6 +26,7 @@ from adapters.examples import Example
 from trainer import evaluate, model
 from trainer.config import RunSettings, TrainingSettings
 from trainer.errors import InvalidData, TrainingFailed
+from trainer.model import supervised_loss
 from trainer.progress import Progress
 from trainer.publish import package
 from trainer.runlog import RunDirectory
@@ -47,7 +48,8 @@ def train(run: RunDirectory, settings: RunSettings, progress: Progress) -> None:
     examples, kept = run.data()
     rows = _rendered(loaded, examples, settings, progress, what="training")
     held_out = _rendered(loaded, kept, settings, progress, what="held-out") if kept else []
-    collate = Collate(packed=loaded.packed, pad_id=loaded.tokenizer.pad_token_id)
+    packed = loaded.packed and may_be_laid_out(loaded, rows)
+    collate = Collate(packed=packed, pad_id=loaded.tokenizer.pad_token_id)
     lora = model.with_lora(loaded, settings.lora)
     measured: dict[str, float] = {}
     if held_out:
@@ -63,6 +65,17 @@ def train(run: RunDirectory, settings: RunSettings, progress: Progress) -> None:
     run.keep_result({**measured, "seconds": round(time.monotonic() - began, 1)})
     shutil.rmtree(saved)
     shutil.rmtree(run.checkpoints, ignore_errors=True)  # they hold pickles, and nothing needs them any more
+
+
+def may_be_laid_out(loaded: model.Loaded, rows: Sequence[Row]) -> bool:
+    """Whether this model gives rows in one sequence the loss it gives them padded: not every attention heeds a mask."""
+    shortest = sorted(rows, key=lambda row: len(row.ids))[:3]
+    losses = []
+    with torch.no_grad():
+        for packed in (True, False):
+            inputs = Collate(packed=packed, pad_id=loaded.tokenizer.pad_token_id)(shortest)
+            losses.append(supervised_loss(loaded.model, inputs)[0].item())
+    return math.isclose(*losses, rel_tol=1e-3)
 
 
 class SupervisedTrainer(SFTTrainer):
@@ -82,7 +95,7 @@ class SupervisedTrainer(SFTTrainer):
         mask = inputs["attention_mask"]
         self.tokens += int(mask.sum()) if mask.dim() == 2 else mask.shape[-1]
         with self._loaded.computing():
-            loss, count = _supervised_loss(model, inputs)
+            loss, count = supervised_loss(model, inputs)
         return loss / (count if num_items_in_batch is None else num_items_in_batch)
 
     def create_model_card(self, *_: Any, **__: Any) -> None:
@@ -127,9 +140,6 @@ class _Watch(TrainerCallback):
         self._progress.step(state.global_step, loss=logs["loss"], tokens=self.trainer.tokens)
 
 
-_supervised_loss = model.supervised_loss  # compute_loss has a parameter called model
-
-
 def _fit(
     run: RunDirectory,
     loaded: model.Loaded,
@@ -149,7 +159,7 @@ def _fit(
         trainer = SupervisedTrainer(
             loaded,
             model=lora,
-            args=_arguments(run, loaded, settings.training),
+            args=_arguments(run, loaded, settings.training, grouped=not collate.packed),
             train_dataset=datasets.Dataset.from_list(table),
             data_collator=collate,
             callbacks=[watch],
@@ -163,7 +173,7 @@ def _fit(
     return watch
 
 
-def _arguments(run: RunDirectory, loaded: model.Loaded, settings: TrainingSettings) -> SFTConfig:
+def _arguments(run: RunDirectory, loaded: model.Loaded, settings: TrainingSettings, *, grouped: bool) -> SFTConfig:
     on_cpu = loaded.device == "cpu"
     return SFTConfig(
         output_dir=str(run.checkpoints),
@@ -180,7 +190,7 @@ def _arguments(run: RunDirectory, loaded: model.Loaded, settings: TrainingSettin
         bf16=not on_cpu and loaded.model.dtype == torch.bfloat16,
         gradient_checkpointing=False,
         # Nothing is padded where rows are laid out in one sequence, so only padded batches gain by equal lengths.
-        train_sampling_strategy="random" if loaded.packed else "group_by_length",
+        train_sampling_strategy="group_by_length" if grouped else "random",
         dataset_kwargs={"skip_prepare_dataset": True},
         max_length=None,
         remove_unused_columns=False,
