@@ -22,6 +22,8 @@ from tests.gateway.api.installation import ADMIN_KEY, Installation, installed
 from tests.gateway.feedback import stories
 from tests.trainer import tiny
 
+pytestmark = pytest.mark.timeout(300)
+
 
 @dataclass(slots=True)
 class Site:

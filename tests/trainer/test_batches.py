@@ -14,7 +14,7 @@ from trainer.model import Loaded, supervised_loss
 from trainer.recipes.sft import may_be_laid_out
 from trainer.tokens import IGNORED, Collate, Row, render
 
-pytestmark = pytest.mark.training
+pytestmark = [pytest.mark.training, pytest.mark.timeout(300)]
 
 SYSTEM = {"role": "system", "content": "count"}
 

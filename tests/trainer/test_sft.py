@@ -29,7 +29,7 @@ from trainer.recipes.sft import _last_checkpoint
 
 TARGETS = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
 
-pytestmark = pytest.mark.training
+pytestmark = [pytest.mark.training, pytest.mark.timeout(300)]
 
 
 class Quiet(PlainProgress):

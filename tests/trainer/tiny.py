@@ -96,5 +96,5 @@ def shell(*words: str, **variables: str) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         env={**clean, **variables},
-        timeout=100,
+        timeout=250,
     )
