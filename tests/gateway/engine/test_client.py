@@ -12,6 +12,7 @@ import pytest
 from gateway.engine import fake
 from gateway.engine.base import Engine
 from gateway.engine.client import HttpEngine
+from gateway.engine.fake_engine import Options
 from gateway.engine.refusals import engine_error, engine_sentence
 from gateway.errors import (
     AdapterRefused,
@@ -53,6 +54,16 @@ async def generate(client: Engine, model: str, *, stream: bool = True, **more: o
 async def test_the_client_is_an_engine_by_its_protocol(engine: Pair) -> None:
     one: Engine = engine[1]
     assert (await one.status()).plugin
+
+
+async def test_an_engine_may_be_a_host_and_a_port() -> None:
+    async with fake.running(Options(base_model=BASE_MODEL)) as running:
+        assert running.url.startswith("http://127.0.0.1:")
+        client = HttpEngine(running.url, base_model=BASE_MODEL, timeouts=TimeoutSettings())
+        assert (await client.status()).base_model == BASE_MODEL
+        assert (await client.probe("base")).text == "base"
+        assert (await generate(client, BASE_MODEL)).endswith(b"data: [DONE]\n\n")
+        await client.aclose()
 
 
 async def test_status_tells_the_limits_and_what_is_resident(engine: Pair, tmp_path: Path) -> None:
