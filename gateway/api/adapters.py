@@ -91,6 +91,13 @@ async def index(
     return page(rows, key="ref", limit=limit, after=after)
 
 
+@router.get("/adapters/{name}/{version}", summary="A version's manifest: files, lineage, metrics")
+async def show(name: str, version: str, tenant: OwnTenant, rooms: RoomsHere) -> dict[str, Any]:
+    ref = own_version(tenant, f"{tenant}/{name}@{version}")
+    manifest = await rooms.adapters.describe(ref)
+    return {"object": "adapter", "ref": str(ref), "manifest": manifest.model_dump(mode="json")}
+
+
 @router.post("/adapters/{name}/{version}/retire", summary="Retire a version: it takes no new traffic, ever")
 async def retire(name: str, version: str, tenant: OwnTenant, rooms: RoomsHere, caller: CallerHere) -> dict[str, Any]:
     ref = own_version(tenant, f"{tenant}/{name}@{version}")

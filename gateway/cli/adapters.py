@@ -25,7 +25,9 @@ def list_adapters(tenant: TenantName, as_json: Json = False) -> None:
 @app.command("register")
 def register(
     tenant: TenantName,
-    what: Annotated[str, typer.Argument(metavar="REF|DIRECTORY", help="support@1, or a published directory.")],
+    what: Annotated[
+        str, typer.Argument(metavar="REF|DIRECTORY", help="support@1, or the directory of a PEFT adapter.")
+    ],
     name: Annotated[str | None, typer.Option(help="Of an uploaded adapter; the directory's name if left out.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -53,13 +55,15 @@ def retire(
 
 
 def _files_of(directory: Path) -> dict[Path, int]:
-    """The files of a published adapter, with their sizes in bytes."""
+    """The files of an adapter, with their sizes in bytes; another trainer's has no manifest."""
+    from adapters.manifest import MANIFEST
     from adapters.package import FILES
 
-    missing = [name for name in FILES if not (directory / name).is_file()]
+    found = [directory / name for name in FILES if (directory / name).is_file()]
+    missing = [name for name in FILES if name != MANIFEST and directory / name not in found]
     if missing:
-        fail(f"{directory} is no published adapter: {', '.join(missing)} missing. Publish it with `trainer run`.")
-    return {directory / name: (directory / name).stat().st_size for name in FILES}
+        fail(f"{directory} is no PEFT adapter: it has no {' and no '.join(missing)}.")
+    return {file: file.stat().st_size for file in found}
 
 
 def _tar(sizes: dict[Path, int]) -> Iterator[bytes]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import builtins
 import tempfile
+from datetime import UTC, datetime
 from pathlib import Path
 
-from adapters.manifest import Manifest
+from adapters.manifest import MANIFEST, Lineage, Manifest
 from adapters.ref import AdapterRef
 from adapters.store import AdapterStore, Opened, Published
 from adapters.weights import BaseShape, Limits, inspect
@@ -100,6 +101,13 @@ class Adapters:
         await in_store(self._store.retire, ref)
         return Adapter(ref, known.digest, known.rank, known.base_model, retired=True)
 
+    async def describe(self, ref: AdapterRef) -> Manifest:
+        """What a registered version is made of and where it came from. Raises `NotFound`."""
+        async with self._db.transaction(picture=True) as connection:
+            if await adapters.find(connection, ref) is None:
+                raise unknown_adapter(ref)
+        return (await in_store(self._store.get, ref)).manifest
+
     def _open(self, ref: AdapterRef) -> Opened:
         stored = self._store.get(ref)
         if stored.retired:
@@ -113,7 +121,7 @@ class Adapters:
         with tempfile.TemporaryDirectory(dir=tar.parent, prefix="unpacked-") as text:
             directory = Path(text)
             unpack(tar, directory, max_bytes=self._limits.max_bytes)
-            manifest = Manifest.read(directory)
+            manifest = Manifest.read(directory) if (directory / MANIFEST).exists() else _imported(directory)
             self._check_base(manifest)
             return self._store.publish(
                 directory, tenant=tenant, name=name, manifest=manifest, limits=self._limits, base=self._base
@@ -130,3 +138,18 @@ class Adapters:
                 f"Trained on other weights of {self._base_model} than are served.",
                 remedy="Train on the served model's files.",
             )
+
+
+def _imported(directory: Path) -> Manifest:
+    """The manifest of a plain PEFT directory that another trainer made: what its files say, and no lineage.
+
+    Its moment is the beginning of time, so that the same files always make the same version.
+    """
+    found = inspect(directory)
+    return Manifest(
+        base_model=found.base_model,
+        rank=found.rank,
+        alpha=found.alpha,
+        lineage=Lineage(run_id="imported", dataset_digest="unknown"),
+        created_at=datetime.fromtimestamp(0, UTC),
+    )

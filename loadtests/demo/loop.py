@@ -43,7 +43,7 @@ class Story:
     published: list[dict[str, Any]] = field(default_factory=list)
     swaps: list[tuple[str, dict[str, float]]] = field(default_factory=list)
     acknowledged: float = 0.0
-    lineage: dict[str, Any] = field(default_factory=dict)
+    feedback_rows: list[str] = field(default_factory=list)
 
 
 def run(home: Path, model_path: Path) -> Story:
@@ -72,12 +72,12 @@ def _tell(gateway: Gateway, story: Story, home: Path, model_path: Path) -> None:
     with step("5  Round 2: train on the examples and on what those users said") as now:
         shutil.rmtree(home / "runs" / "round-2", ignore_errors=True)
         story.published.append(train(gateway, home / "runs" / "round-2", model_path, now, parent=first))
+    story.feedback_rows = json.loads((home / "runs" / "round-2" / "lineage.json").read_text())["feedback"]
     second = story.published[1]["ref"]
     with step(f"6  Swap {first} → {second} under {STREAMS} open streams") as now:
         asyncio.run(swap_under_streams(gateway, story, keys[TENANT], second, now))
     with step(f"7  {AFTERWARDS} users on {second}") as now:
         asyncio.run(ask_afterwards(gateway, story, keys[TENANT], now))
-    story.lineage = gateway.call("GET", f"/tenants/{TENANT}/adapters")
 
 
 def prepare(gateway: Gateway) -> dict[str, str]:
@@ -121,6 +121,8 @@ def train(gateway: Gateway, run_dir: Path, model_path: Path, now: Step, *, paren
     if process.wait() != 0:
         raise DemoFailed(f"the trainer failed: {last} (see {run_dir}.log)")
     published: dict[str, Any] = json.loads(last)
+    name, version = published["ref"].removeprefix(f"{TENANT}/").split("@")
+    published |= gateway.call("GET", f"/tenants/{TENANT}/adapters/{name}/{version}")
     now.note = f"{published['ref']} {published['digest'][:19]}…"
     return published
 

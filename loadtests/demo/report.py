@@ -38,6 +38,7 @@ def show(console: Console, story: Story) -> None:
     _traffic(console, story)
     _variants(console, story)
     _versions(console, story)
+    _lineage(console, story)
     minutes, seconds = divmod(time.monotonic() - story.began, 60)
     console.print(f"The whole loop took {minutes:.0f} min {seconds:.0f} s.")
 
@@ -85,11 +86,22 @@ def _versions(console: Console, story: Story) -> None:
     for column in ("version", "digest", "learned from", "held-out loss", "swap: prepare · commit · acknowledge (ms)"):
         table.add_column(column)
     for published, (_, timings) in zip(story.published, story.swaps, strict=True):
-        lineage, metrics = published["lineage"], published["metrics"]
+        lineage, metrics = published["manifest"]["lineage"], published["manifest"]["metrics"]
         learned = f"{lineage['examples']} examples, of which {lineage['feedback']} from feedback"
-        if lineage.get("parent"):
+        if lineage["parent"]:
             learned += f"; follows {lineage['parent']}"
         phases = " · ".join(f"{timings[phase]:.0f}" for phase in ("prepare", "commit", "acknowledge"))
-        loss = f"{metrics['heldout_loss_before']:.2f} → {metrics['heldout_loss_after']:.2f}"
+        loss = f"{metrics['held_out_loss_before']:.2f} → {metrics['held_out_loss']:.2f}"
         table.add_row(published["ref"], published["digest"][:19] + "…", learned, loss, phases)
     console.print(table)
+
+
+def _lineage(console: Console, story: Story) -> None:
+    """From version 2 back to what users said."""
+    second = story.published[1]
+    lineage = second["manifest"]["lineage"]
+    said = story.feedback_rows
+    console.print(f"Lineage: {second['ref']} ← run {lineage['run_id']} ← dataset {lineage['dataset_digest'][:19]}…")
+    console.print(f"  ← {len(said)} feedback rows on {lineage['parent']} and the base model, such as")
+    for row in said[:3]:
+        console.print(f"      {row}", markup=False)

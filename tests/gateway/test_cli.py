@@ -164,10 +164,10 @@ async def test_what_a_person_types_stays_one_part_of_the_path(shell: Shell):
         await shell.refuses("keys", "list", name)
 
 
-async def test_a_directory_that_is_no_published_adapter_is_not_sent(shell: Shell, tmp_path: Path):
+async def test_a_directory_that_is_no_adapter_is_not_sent(shell: Shell, tmp_path: Path):
     await shell.says("tenants", "create", "acme")
     (tmp_path / "empty").mkdir()
-    assert "manifest.json missing" in await shell.refuses("adapters", "register", "acme", str(tmp_path / "empty"))
+    assert "no adapter_model.safetensors" in await shell.refuses("adapters", "register", "acme", str(tmp_path / "empty"))
 
 
 def test_the_tar_that_is_sent_is_as_long_as_announced_and_what_tar_reads(tmp_path: Path):

@@ -166,3 +166,12 @@ async def test_an_adapter_trained_on_other_weights_of_the_same_name_is_refused(r
     with pytest.raises(AdapterRefused, match="other weights"):
         await picky.register(ref, actor=ME)
     assert (await rooms.adapters.register(ref, actor=ME)).ref == ref
+
+
+async def test_a_plain_peft_directory_is_imported_and_the_same_again_is_the_same_version(rooms: Rooms) -> None:
+    await rooms.tenants.create("acme", actor=ME)
+    tar = tar_of(sample.write_adapter(rooms.directory / "from-another-trainer"))
+    made = await rooms.adapters.upload("acme", "support", tar, actor=ME)
+    assert await rooms.adapters.upload("acme", "support", tar, actor=ME) == made
+    manifest = await rooms.adapters.describe(made.ref)
+    assert (manifest.base_model, manifest.lineage.run_id) == (sample.BASE_MODEL, "imported")
