@@ -166,8 +166,8 @@ async def test_what_a_person_types_stays_one_part_of_the_path(shell: Shell):
 
 async def test_a_directory_that_is_no_adapter_is_not_sent(shell: Shell, tmp_path: Path):
     await shell.says("tenants", "create", "acme")
-    (tmp_path / "empty").mkdir()
-    assert "no adapter_model.safetensors" in await shell.refuses("adapters", "register", "acme", str(tmp_path / "empty"))
+    (empty := tmp_path / "empty").mkdir()
+    assert "no adapter_model.safetensors" in await shell.refuses("adapters", "register", "acme", str(empty))
 
 
 def test_the_tar_that_is_sent_is_as_long_as_announced_and_what_tar_reads(tmp_path: Path):
