@@ -25,7 +25,7 @@ from gateway.serving.forward import Forward
 from gateway.serving.request import CHAT_COMPLETIONS, COMPLETIONS, parse
 from gateway.serving.residency import Residency
 from gateway.serving.routing import Episodes, assign
-from gateway.serving.watch import Ending, Watch, Watches
+from gateway.serving.watch import BODY_SECONDS, Ending, Watch, Watches
 from gateway.serving.wire import ClientGone, Receive, Scope, Send, read_body, refuse, reply
 from gateway.snapshot import Current
 from gateway.telemetry import Telemetry, trace_id
@@ -69,10 +69,12 @@ class Door:
         max_body_bytes: int,
         clock: Callable[[], float] = time.perf_counter,
         episodes: Episodes | None = None,
+        body_seconds: float = BODY_SECONDS,
     ) -> None:
         self._current, self._residency, self._records, self._telemetry = current, residency, records, telemetry
         self._forward = Forward(engine, residency, clock)
-        self._watches, self._max_body, self._clock = Watches(stall_seconds=timeouts.idle), max_body_bytes, clock
+        self._watches = Watches(stall_seconds=timeouts.idle, body_seconds=body_seconds)
+        self._max_body, self._clock = max_body_bytes, clock
         self._episodes = episodes if episodes is not None else Episodes()
         self.draining = False
         self.open = 0

@@ -44,6 +44,8 @@ class Exchange:
     episode: str | None = None
     assignment: Assignment | None = None
     lease: Lease | None = None
+    fallback: bool = False
+    """What is leased is not what was assigned."""
     answered: bool = False
     """The engine took the request: what was leased is what is served."""
     waited: float = 0.0
@@ -83,7 +85,7 @@ class Exchange:
         )
         if assignment.experiment is not None:
             headers.append((b"x-experiment", assignment.experiment.encode()))
-        if served != assignment.ref:
+        if self.fallback:
             headers.append((b"x-fallback", b"true"))
         return headers
 

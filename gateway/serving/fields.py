@@ -192,6 +192,25 @@ TEXT: dict[str, Check] = _COMMON | {
     "best_of": integer(1, MOST_CHOICES),
 }
 
+SCALARS = frozenset(
+    (
+        *(
+            "max_tokens",
+            "max_completion_tokens",
+            "min_tokens",
+            "n",
+            "seed",
+            "stream",
+            "echo",
+            "logprobs",
+            "top_logprobs",
+        ),
+        *("temperature", "top_p", "top_k", "min_p", "ignore_eos", "parallel_tool_calls", "truncate_prompt_tokens"),
+        *("presence_penalty", "frequency_penalty", "repetition_penalty", "reasoning_effort", "thinking_token_budget"),
+    )
+)
+"""The fields that say how an answer was sampled and hold no text of the client's: they are remembered."""
+
 REFUSED: dict[str, str] = {
     "functions": "Use 'tools'.",
     "function_call": "Use 'tool_choice'.",

@@ -47,6 +47,7 @@ class Forward:
             except LookupError:
                 raise error from None
             await self._wait_for(exchange, ref)
+            exchange.fallback = True
 
     async def _wait_for(self, exchange: Exchange, ref: AdapterRef | None) -> None:
         asked = self._clock()

@@ -13,7 +13,7 @@ import msgspec
 
 from gateway.errors import InvalidRequest
 from gateway.serving.checks import Check, missing, unsupported, wrong_type, wrong_value
-from gateway.serving.fields import CHAT, MOST_PROMPTS, REFUSED, TEXT
+from gateway.serving.fields import CHAT, MOST_PROMPTS, REFUSED, SCALARS, TEXT
 from gateway.serving.schemas import refuse_forced_patterns
 
 _decode = msgspec.json.Decoder().decode
@@ -59,11 +59,11 @@ class Request:
 
     def params(self) -> dict[str, Any]:
         """The sampling parameters, to remember: numbers, switches and short words; never text of the client's."""
-        return {
-            name: value
-            for name, value in self.fields.items()
-            if type(value) in (int, float, bool) or (name in ("reasoning_effort", "tool_choice") and type(value) is str)
-        }
+        found = {name: self.fields[name] for name in SCALARS & self.fields.keys()}
+        choice = self.fields.get("tool_choice")
+        if type(choice) is str:
+            found["tool_choice"] = choice
+        return found
 
     def messages(self) -> list[dict[str, Any]]:
         """What was asked, as messages: a completion's prompt counts as one user message."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from adapters.errors import InvalidRef
@@ -29,29 +29,54 @@ def share(salt: str, tenant: str, targeting_key: str) -> float:
     return int.from_bytes(digest[:8], "big") / 2**64
 
 
-def pick(variants: Sequence[Variant], at: float) -> tuple[Variant, float]:
-    """The variant whose stretch of the cumulative weights holds `at`, and its propensity (weight / total)."""
-    total = sum(variant.weight for variant in variants)
-    reached, last = 0.0, None
-    for variant in variants:
-        if variant.weight <= 0:
-            continue
-        reached, last = reached + variant.weight, variant
-        if at * total < reached:
-            break
-    if last is None:
+Arm = tuple[float, Assignment]
+
+_compiled: dict[int, tuple[Alias, tuple[Arm, ...]]] = {}
+_MOST_COMPILED = 10_000
+
+
+def arms(alias: Alias) -> tuple[Arm, ...]:
+    """The variants that receive traffic, each with the end of its stretch of [0, 1] and what it comes to.
+
+    The stretches follow the order of the variants, so that moving weight between two neighbours moves those users only.
+    """
+    total = sum(variant.weight for variant in alias.variants)
+    found, reached = [], 0.0
+    for variant in alias.variants:
+        if variant.weight > 0:
+            reached += variant.weight
+            propensity = variant.weight / total
+            reason = Reason.SPLIT if propensity < 1 else Reason.STATIC
+            found.append(
+                (reached / total, _assignment(alias, variant, reason, propensity, experiment=alias.experiment))
+            )
+    return tuple(found)
+
+
+def _arms(alias: Alias) -> tuple[Arm, ...]:
+    """`arms`, worked out once per alias object: a snapshot's aliases never change, and a new snapshot has new ones."""
+    known = _compiled.get(id(alias))
+    if known is None or known[0] is not alias:
+        if len(_compiled) >= _MOST_COMPILED:
+            _compiled.clear()
+        known = _compiled[id(alias)] = (alias, arms(alias))
+    if not known[1]:
         raise Unavailable("No variant of this model receives traffic.", remedy="Give one a weight above 0.")
-    # Rounding can leave `at` a hair beyond the last stretch: it belongs to the last variant that has one.
-    return last, last.weight / total
+    return known[1]
 
 
 def assign(snapshot: Snapshot, tenant: Tenant, model: str, targeting_key: str) -> Assignment:
     """Decide by the snapshot alone. Raises `ModelNotFound`."""
     alias = snapshot.aliases.get((tenant.name, model))
     if alias is not None:
-        variant, propensity = pick(alias.variants, share(alias.salt, tenant.name, targeting_key))
-        reason = Reason.SPLIT if propensity < 1 else Reason.STATIC
-        return _assignment(alias, variant, reason, propensity, experiment=alias.experiment)
+        arms = _arms(alias)
+        if len(arms) == 1:
+            return arms[0][1]
+        at = share(alias.salt, tenant.name, targeting_key)
+        for end, assignment in arms:
+            if at < end:
+                return assignment
+        return arms[-1][1]  # rounding can leave a key a hair beyond the last stretch
     if tenant.allow_pinning:
         if model == BASE:
             return Assignment(BASE, 0, BASE, None, Reason.TARGETING_MATCH, 1.0)

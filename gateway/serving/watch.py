@@ -65,18 +65,18 @@ class Watch:
         if self._watcher is not None:
             self._watcher.cancel()
 
-    def look(self, group: asyncio.TaskGroup, stall_sweeps: int) -> None:
+    def look(self, group: asyncio.TaskGroup) -> None:
         """One sweep's look."""
         self._age += 1
         if not self._read:
-            if self._age * SWEEP_SECONDS >= BODY_SECONDS:
+            if self._age >= self._watches.body_sweeps:
                 self._cancel(Ending.SLOW)
             return
         if self._watcher is None:
             self._watcher = group.create_task(self._wait())
         self._quiet = self._quiet + 1 if self.sending and self.sent == self._seen else 0
         self._seen = self.sent
-        if self._quiet >= stall_sweeps:
+        if self._quiet >= self._watches.stall_sweeps:
             self._cancel(Ending.STALLED)
 
     async def _wait(self) -> None:
@@ -95,10 +95,11 @@ class Watch:
 class Watches:
     """All open requests' watches. `running` while `run()` runs."""
 
-    def __init__(self, *, stall_seconds: float) -> None:
+    def __init__(self, *, stall_seconds: float, body_seconds: float = BODY_SECONDS) -> None:
         self.open: set[Watch] = set()
         self.running = False
-        self._stall_sweeps = max(1, round(stall_seconds / SWEEP_SECONDS))
+        self.stall_sweeps = max(1, round(stall_seconds / SWEEP_SECONDS))
+        self.body_sweeps = max(1, round(body_seconds / SWEEP_SECONDS))
 
     async def run(self) -> None:
         """Look at every request four times a second, until cancelled."""
@@ -108,6 +109,6 @@ class Watches:
                 while True:
                     await asyncio.sleep(SWEEP_SECONDS)
                     for watch in tuple(self.open):
-                        watch.look(group, self._stall_sweeps)
+                        watch.look(group)
         finally:
             self.running = False

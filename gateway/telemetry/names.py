@@ -36,8 +36,8 @@ STATUS_CODE = "http.response.status_code"
 
 REQUEST_DURATION = "gen_ai.server.request.duration"
 TIME_TO_FIRST_TOKEN = "gen_ai.server.time_to_first_token"  # noqa: S105  # the name of a metric
-TIME_PER_OUTPUT_TOKEN = "gen_ai.server.time_per_output_token"  # noqa: S105
-TOKEN_USAGE = "gen_ai.client.token.usage"  # noqa: S105
+TIME_PER_OUTPUT_TOKEN = "gen_ai.server.time_per_output_token"  # noqa: S105  # the name of a metric
+TOKEN_USAGE = "gen_ai.client.token.usage"  # noqa: S105  # the name of a metric
 HTTP_DURATION = "http.server.request.duration"
 OVERHEAD = "tuneloop.gateway.overhead"
 

@@ -180,20 +180,28 @@ async def open_house(
     max_body_bytes: int = 1 << 20,
     shelf: type[DirectoryShelf] | None = None,
     telemetry: Telemetry | None = None,
+    body_seconds: float = 30.0,
     **residency: Any,
 ) -> AsyncIterator[House]:
     """Everything up, ready, and down again. `engine_url`: an engine that runs elsewhere, not one in this process."""
     async with asyncio.timeout(60), _engine(options, engine_url) as url:
         with tempfile.TemporaryDirectory(prefix="tl-shelf-") as root:
             current = Current(snapshot or picture(), stale=False)
-            timeouts = TimeoutSettings(connect=2, first_byte=5, idle=2)
+            timeouts = TimeoutSettings(connect=2, first_byte=3, idle=2)
             engine = HttpEngine(url, base_model=BASE_MODEL, timeouts=timeouts)
             shelf_ = (shelf or DirectoryShelf)(Path(root))
             records, spans = Kept(), InMemorySpanExporter()
             residency_ = Residency(engine, shelf_, current, **residency)
             telemetry = telemetry or Telemetry(Signals(), span_exporter=spans)
             door = Door(
-                current, engine, residency_, records, telemetry, timeouts=timeouts, max_body_bytes=max_body_bytes
+                current,
+                engine,
+                residency_,
+                records,
+                telemetry,
+                timeouts=timeouts,
+                max_body_bytes=max_body_bytes,
+                body_seconds=body_seconds,
             )
             async with asyncio.TaskGroup() as group, httpx.AsyncClient(timeout=10) as http:
                 loops = [group.create_task(door.run()), group.create_task(residency_.run())]

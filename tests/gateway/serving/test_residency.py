@@ -50,7 +50,7 @@ async def test_a_hundred_requests_for_a_cold_version_load_it_once(house: House) 
 async def test_a_client_that_leaves_does_not_end_the_load_for_the_others(house: House) -> None:
     await house.faults(load_seconds=0.3)
     first = asyncio.ensure_future(house.residency.lease(TWO))  # noqa: TID251  # a test's own task
-    second = asyncio.ensure_future(house.residency.lease(TWO))  # noqa: TID251
+    second = asyncio.ensure_future(house.residency.lease(TWO))  # noqa: TID251  # a test's own task
     await asyncio.sleep(0.1)
     first.cancel()
     (await second).release()

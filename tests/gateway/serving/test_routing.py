@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from gateway.domain import Fallback, Reason, Tenant, Variant
 from gateway.errors import ModelNotFound, Unavailable
-from gateway.serving.routing import Episodes, assign, instead_of, names, pick, servable, share
+from gateway.serving.routing import Episodes, arms, assign, instead_of, names, servable
+from gateway.snapshot import Snapshot
 from tests.gateway.serving.house import adapter, alias, picture, ref
 
 ACME, ZETA = Tenant("acme"), Tenant("zeta")
@@ -20,37 +21,41 @@ USERS = [f"user-{n}" for n in range(4000)]
 weights = st.lists(st.floats(0, 100, allow_nan=False), min_size=1, max_size=6).filter(lambda w: sum(w) > 0.01)
 
 
-def arms(weights: list[float]) -> list[Variant]:
-    return [Variant(f"v{index}", weight, None) for index, weight in enumerate(weights)]
+def split(weights: list[float], salt: str = "salt") -> Snapshot:
+    return picture(
+        aliases=[alias("acme", "a", *((f"v{n}", weight, None) for n, weight in enumerate(weights)), salt=salt)]
+    )
+
+
+def drawn(snapshot: Snapshot) -> list[str]:
+    return [assign(snapshot, ACME, "a", user).variant for user in USERS]
 
 
 @settings(max_examples=20, deadline=None)
 @given(weights, st.text(min_size=1, max_size=8))
 def test_shares_match_the_weights(weights: list[float], salt: str) -> None:
-    total, variants = sum(weights), arms(weights)
-    drawn = [pick(variants, share(salt, "acme", user))[0].name for user in USERS]
-    for variant in variants:
-        expected = variant.weight / total
+    total, names = sum(weights), drawn(split(weights, salt))
+    for number, weight in enumerate(weights):
+        expected = weight / total
         spread = math.sqrt(len(USERS) * expected * (1 - expected))
-        assert abs(drawn.count(variant.name) - len(USERS) * expected) <= 5 * spread + 1
+        assert abs(names.count(f"v{number}") - len(USERS) * expected) <= 5 * spread + 1
 
 
-@given(weights, st.floats(0, 1))
-def test_a_variant_without_weight_is_never_drawn_and_propensities_are_its_share(
-    weights: list[float], at: float
-) -> None:
-    variant, propensity = pick(arms(weights), at)
-    assert variant.weight > 0 and propensity == variant.weight / sum(weights)
+@given(weights)
+def test_a_variant_without_weight_is_never_drawn_and_propensities_are_its_share(weights: list[float]) -> None:
+    one = next(iter(split(weights).aliases.values()))
+    compiled = arms(one)
+    assert [a.variant for _, a in compiled] == [f"v{n}" for n, weight in enumerate(weights) if weight > 0]
+    assert [a.propensity for _, a in compiled] == [weight / sum(weights) for weight in weights if weight > 0]
+    ends = [end for end, _ in compiled]
+    assert ends == sorted(ends) and ends[-1] == pytest.approx(1)
 
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 100), st.integers(0, 100))
 def test_moving_weight_between_two_arms_moves_only_that_many_users(before: int, after: int) -> None:
-    def drawn(percent: int) -> list[str]:
-        variants = arms([float(percent), float(100 - percent)])
-        return [pick(variants, share("salt", "acme", user))[0].name for user in USERS]
-
-    moved = {(old, new) for old, new in zip(drawn(before), drawn(after), strict=True) if old != new}
+    old_names, new_names = (drawn(split([float(percent), float(100 - percent)])) for percent in (before, after))
+    moved = {(old, new) for old, new in zip(old_names, new_names, strict=True) if old != new}
     # Who moves, moves towards the arm that grew: nobody is swapped to and fro.
     assert moved <= ({("v1", "v0")} if after > before else {("v0", "v1")})
 

@@ -144,7 +144,7 @@ async def test_streams_finish_on_the_weights_they_began_with_while_a_swap_goes_b
     options = Options(base_model=BASE_MODEL, tokens=40, itl=0.02)
     async with open_house(options=options, grace=0.1) as house:
         async with asyncio.TaskGroup() as group:
-            streams = [group.create_task(house.client().chat.completions.create(**asked())) for _ in range(20)]  # type: ignore[call-overload]
+            streams = [group.create_task(house.client().chat.completions.create(**asked())) for _ in range(20)]  # type: ignore[call-overload]  # a dict of any fields
         before = asyncio.gather(*(read(task.result()) for task in streams))
         house.current.snapshot = picture(version=2, preparing=frozenset(picture().adapters))
         await until(lambda: len(house.residency.resident) == 4)
@@ -207,6 +207,20 @@ async def test_a_client_that_leaves_within_its_own_body_costs_nothing(house: Hou
     writer.close()
     await until(lambda: house.door.open == 0)
     assert not house.records.rows
+
+
+async def test_a_body_that_never_ends_is_given_up() -> None:
+    async with open_house(body_seconds=0.5) as house:
+        host, port = house.url.removeprefix("http://").split(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {ACME}\r\n"
+        writer.write(f"{head}content-length: 99\r\n\r\n".encode())
+        for _ in range(3):
+            writer.write(b" ")
+            await asyncio.sleep(0.1)
+        told = await asyncio.wait_for(reader.read(), 3)
+        assert told.startswith(b"HTTP/1.1 408") and b"request_timeout" in told and b"connection: close" in told
+        writer.close()
 
 
 async def read(stream: Any) -> str:
