@@ -19,13 +19,13 @@ HEADING = ("variant", "ref", "requests", "share", "users", "judged", "mean", "lo
 def start(
     tenant: TenantName,
     alias: AliasName,
-    name: Annotated[str, typer.Option(help="What is being asked.")],
+    name: Annotated[str | None, typer.Option(help="What is being asked; the alias if left out.")] = None,
     metric: Annotated[str | None, typer.Option(help="What decides it.")] = None,
     variant: Annotated[list[str] | None, typer.Option(metavar=VARIANT, help=VARIANT_HELP)] = None,
     as_json: Json = False,
 ) -> None:
     """Start; prints the experiment's id."""
-    body: dict[str, Any] = {"alias": alias, "name": name}
+    body: dict[str, Any] = {"alias": alias, "name": name or alias}
     if metric:
         body["metric"] = metric
     if variant:
