@@ -250,9 +250,13 @@ class Residency:
         await self._make_room(ref, status.capacity)
         await self._engine.load(str(ref), path)
         self.loads += 1
-        sentence = judge(await self._engine.probe(str(ref)), self._base)
+        self._seats.on_engine.add(ref)  # it takes a place, well-behaved or not
+        try:
+            sentence = judge(await self._engine.probe(str(ref)), self._base)
+        except AdapterRefused as error:
+            sentence = error.message
         if sentence is not None:
-            await self._engine.evict(str(ref))
+            await self._evict(ref)
             raise AdapterRefused(sentence)
         self._seats.settle(ref)
 

@@ -177,46 +177,44 @@ async def open_house(
     options: Options | None = None,
     engine_url: str | None = None,
     ready: bool = True,
-    max_body_bytes: int = 1 << 20,
-    shelf: type[DirectoryShelf] | None = None,
+    shelf: type[DirectoryShelf] = DirectoryShelf,
     telemetry: Telemetry | None = None,
+    max_body_bytes: int = 1 << 20,
     body_seconds: float = 30.0,
     **residency: Any,
 ) -> AsyncIterator[House]:
     """Everything up, ready, and down again. `engine_url`: an engine that runs elsewhere, not one in this process."""
-    async with asyncio.timeout(60), _engine(options, engine_url) as url:
+    async with asyncio.timeout(60), _engine(options, engine_url) as url, httpx.AsyncClient(timeout=10) as http:
         with tempfile.TemporaryDirectory(prefix="tl-shelf-") as root:
-            current = Current(snapshot or picture(), stale=False)
-            timeouts = TimeoutSettings(connect=2, first_byte=3, idle=2)
-            engine = HttpEngine(url, base_model=BASE_MODEL, timeouts=timeouts)
-            shelf_ = (shelf or DirectoryShelf)(Path(root))
-            records, spans = Kept(), InMemorySpanExporter()
-            residency_ = Residency(engine, shelf_, current, **residency)
-            telemetry = telemetry or Telemetry(Signals(), span_exporter=spans)
-            door = Door(
-                current,
-                engine,
-                residency_,
-                records,
-                telemetry,
-                timeouts=timeouts,
-                max_body_bytes=max_body_bytes,
-                body_seconds=body_seconds,
+            current, times = (
+                Current(snapshot or picture(), stale=False),
+                TimeoutSettings(connect=2, first_byte=3, idle=2),
             )
-            async with asyncio.TaskGroup() as group, httpx.AsyncClient(timeout=10) as http:
-                loops = [group.create_task(door.run()), group.create_task(residency_.run())]
-                server, address = await _serve(door, group)
-                house = House(address, current, residency_, door, shelf_, telemetry, spans, records, url, http)
-                try:
-                    if ready:
-                        await until(lambda: residency_.ready)
-                    yield house
-                finally:
-                    server.should_exit = server.force_exit = True
-                    for loop in loops:
-                        loop.cancel()
+            engine = HttpEngine(url, base_model=BASE_MODEL, timeouts=times)
+            shelf_, records, spans = shelf(Path(root)), Kept(), InMemorySpanExporter()
+            telemetry = telemetry or Telemetry(Signals(), span_exporter=spans)
+            there = Residency(engine, shelf_, current, **residency)
+            bounds: Any = {"timeouts": times, "max_body_bytes": max_body_bytes, "body_seconds": body_seconds}
+            door = Door(current, engine, there, records, telemetry, **bounds)
+            async with _served(door, there) as address:
+                if ready:
+                    await until(lambda: there.ready)
+                yield House(address, current, there, door, shelf_, telemetry, spans, records, url, http)
             await engine.aclose()
             telemetry.shutdown()
+
+
+@asynccontextmanager
+async def _served(door: Door, residency: Residency) -> AsyncIterator[str]:
+    async with asyncio.TaskGroup() as group:
+        loops = [group.create_task(door.run()), group.create_task(residency.run())]
+        server, address = await _serve(door, group)
+        try:
+            yield address
+        finally:
+            server.should_exit = server.force_exit = True
+            for loop in loops:
+                loop.cancel()
 
 
 @asynccontextmanager
