@@ -118,6 +118,7 @@ def _run(settings: RunSettings, voice: Progress) -> dict[str, Any]:
             dataset = _read(settings, voice)
             run.keep_data(dataset.train, dataset.held_out, dataset.counts)
         if run.result() is None:
+            voice.say("importing torch and transformers")
             config.prepare_libraries()
             from trainer.recipes import sft  # imports torch
 

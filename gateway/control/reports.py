@@ -8,6 +8,7 @@ handed in.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable
 from dataclasses import replace
@@ -50,10 +51,10 @@ class Reporter:
                     await self._renew()
                 except Unavailable as error:
                     log.warning("report not written", extra={"reason": error.message})
-                try:
-                    await asyncio.wait_for(self._changed.wait(), RENEW_SECONDS)
-                except TimeoutError:
-                    continue
+                # Not wait_for: on 3.11 it loses a cancellation that coincides with the event.
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(RENEW_SECONDS):
+                        await self._changed.wait()
         finally:
             await asyncio.shield(self._withdraw())
 

@@ -103,8 +103,10 @@ class EngineProcess:
                     break
                 pause = next_pause(pause, healthy)
                 self._tell(EngineEvent("restarting", f"the engine is restarted in {pause:.0f} s"))
+                # Not wait_for: on 3.11 it loses a cancellation that coincides with the event.
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._stopping.wait(), pause)
+                    async with asyncio.timeout(pause):
+                        await self._stopping.wait()
             self._tell(EngineEvent("stopped", "the engine is stopped"))
         finally:
             self._ended.set()

@@ -43,7 +43,7 @@ class Story:
     published: list[dict[str, Any]] = field(default_factory=list)
     swaps: list[tuple[str, dict[str, float]]] = field(default_factory=list)
     acknowledged: float = 0.0
-    feedback_rows: list[str] = field(default_factory=list)
+    feedback_rows: list[tuple[str, str]] = field(default_factory=list)
 
 
 def run(home: Path, model_path: Path) -> Story:
@@ -72,7 +72,7 @@ def _tell(gateway: Gateway, story: Story, home: Path, model_path: Path) -> None:
     with step("5  Round 2: train on the examples and on what those users said") as now:
         shutil.rmtree(home / "runs" / "round-2", ignore_errors=True)
         story.published.append(train(gateway, home / "runs" / "round-2", model_path, now, parent=first))
-    story.feedback_rows = json.loads((home / "runs" / "round-2" / "lineage.json").read_text())["feedback"]
+    story.feedback_rows = feedback_behind(home / "runs" / "round-2")
     second = story.published[1]["ref"]
     with step(f"6  Swap {first} → {second} under {STREAMS} open streams") as now:
         asyncio.run(swap_under_streams(gateway, story, keys[TENANT], second, now))
@@ -125,6 +125,12 @@ def train(gateway: Gateway, run_dir: Path, model_path: Path, now: Step, *, paren
     published |= gateway.call("GET", f"/tenants/{TENANT}/adapters/{name}/{version}")
     now.note = f"{published['ref']} {published['digest'][:19]}…"
     return published
+
+
+def feedback_behind(run_dir: Path) -> list[tuple[str, str]]:
+    """(feedback id, inference id) of every row of the run's data that came from live feedback."""
+    rows = [json.loads(line) for line in (run_dir / "data" / "train.jsonl").read_text().splitlines()]
+    return [(feedback, row["inference_id"]) for row in rows for feedback in row.get("feedback_ids") or []]
 
 
 async def compare(gateway: Gateway, story: Story, keys: dict[str, str], tuned: str, now: Step) -> None:

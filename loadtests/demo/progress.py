@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.status import Status
 
 console = Console(highlight=False, soft_wrap=True)
+if not console.is_terminal:
+    console = Console(highlight=False, soft_wrap=True, width=150)  # a file has no width; tables need one
 EVERY_SECONDS = 10.0
 """Without a terminal (a log file, CI) a line is printed when the wait changes, and at least so often."""
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from scipy.stats import binomtest
 
 from loadtests.demo.loop import ALIAS, COMPARED, TENANT, Story
 
@@ -61,7 +62,7 @@ def _traffic(console: Console, story: Story) -> None:
 
 def _variants(console: Console, story: Story) -> None:
     table = Table(title=f"Experiment on `{ALIAS}`: resolved, as judged by {COMPARED} users", title_justify="left")
-    for column in ("variant", "share", "users", "success", "95 % interval"):
+    for column in ("variant", "share", "users", "success", "95 % interval, valid at every look"):
         table.add_column(column, justify="left" if column == "variant" else "right")
     total = sum(variant["inferences"] for variant in story.results["variants"]) or 1
     for variant in story.results["variants"]:
@@ -70,14 +71,10 @@ def _variants(console: Console, story: Story) -> None:
         table.add_row(
             variant["name"], share, str(variant["units"]), f"{variant['mean']:.0%}", f"{low:.0%} to {high:.0%}"
         )
-    good = sum(one.good for one in story.afterwards)
-    table.add_row(
-        f"after the swap: {story.published[1]['ref']}",
-        "100%",
-        str(len(story.afterwards)),
-        f"{good / max(1, len(story.afterwards)):.0%}",
-        "",
-    )
+    good, asked = sum(one.good for one in story.afterwards), len(story.afterwards)
+    later = binomtest(good, asked).proportion_ci(method="wilson")
+    after = (f"after the swap: {story.published[1]['ref']}", "100%", str(asked), f"{good / asked:.0%}")
+    table.add_row(*after, f"{later.low:.0%} to {later.high:.0%} (Wilson, one look)")
     console.print(table)
 
 
@@ -103,5 +100,5 @@ def _lineage(console: Console, story: Story) -> None:
     said = story.feedback_rows
     console.print(f"Lineage: {second['ref']} ← run {lineage['run_id']} ← dataset {lineage['dataset_digest'][:19]}…")
     console.print(f"  ← {len(said)} feedback rows on {lineage['parent']} and the base model, such as")
-    for row in said[:3]:
-        console.print(f"      {row}", markup=False)
+    for feedback, inference in said[:3]:
+        console.print(f"      {feedback} on the answer {inference}", markup=False)
