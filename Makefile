@@ -36,7 +36,7 @@ test: test-fast model
 	@$(BIN)/python -m pytest -m "engine or training"
 
 test-fast: setup
-	@$(BIN)/python -m pytest -q -m "not engine and not training" -n 3 --dist loadfile
+	@$(BIN)/python -m pytest -q -m "not engine and not training" -n 5 --dist loadfile
 
 check: lint types layers
 	@$(BIN)/python -m pytest -q tests/house

@@ -11,7 +11,7 @@ import logging
 import signal
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,11 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 
+Loop = Callable[[], Awaitable[None]]
+
+SETTLE_SECONDS = 5.0
+
+
 class StoreShelf:
     """Adapters as verified local directories, for the engine to read."""
 
@@ -71,6 +76,7 @@ class App:
         self.current = Current()
         self.telemetry = Telemetry(settings)
         self.draining = False
+        self._news = asyncio.Event()
         self._door: Door | None = None
         self._api: Callable[[Scope, Receive, Send], Awaitable[None]] | None = None
 
@@ -127,21 +133,29 @@ class App:
                 timeouts=settings.timeouts,
                 max_body_bytes=settings.max_body_bytes,
             )
-            reporter = Reporter(database, partial(_describe, str(uuid.uuid4()), current, residency))
-            residency.leased_elsewhere = reporter.leased_elsewhere
-            residency.on_change = reporter.changed
             self._api = api.build(self._rooms_of_the_api(database, store, residency))
-
-            def pictured() -> None:
-                residency.wake()
-                reporter.changed()
-
-            feed = Feed(settings.database_url, database, current, on_change=pictured)
-            loops = (feed.run, residency.run, self._door.run, recorder.run, reporter.run)
-            await stack.enter_async_context(_background(*loops))
+            loops = self._loops_of_the_snapshot(settings.database_url, database, residency)
+            await stack.enter_async_context(_background(*loops, residency.run, self._door.run, recorder.run))
+            await self._settle(residency)
             yield
             await recorder.drain(settings.drain_seconds)
         await asyncio.to_thread(self.telemetry.shutdown)
+
+    def _loops_of_the_snapshot(self, url: str, database: Database, residency: Residency) -> tuple[Loop, ...]:
+        """What keeps the picture current, and what tells the others how far this worker is with it."""
+        reporter = Reporter(database, partial(_describe, str(uuid.uuid4()), self.current, residency))
+
+        def changed() -> None:
+            self._news.set()
+            reporter.changed()
+
+        def pictured() -> None:
+            residency.wake()
+            changed()
+
+        residency.leased_elsewhere = reporter.leased_elsewhere
+        residency.on_change = changed
+        return Feed(url, database, self.current, on_change=pictured).run, reporter.run
 
     def _rooms_of_the_api(self, database: Database, store: AdapterStore, residency: Residency) -> Rooms:
         settings, current = self.settings, self.current
@@ -174,6 +188,17 @@ class App:
             metrics_text=self.telemetry.metrics_text,
         )
 
+    async def _settle(self, residency: Residency) -> None:
+        """Let the other workers take the requests on our common socket until this one knows keys and engine.
+
+        Bounded: while there is nothing to know yet (an engine takes a minute to start), the probes must be answered.
+        """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(SETTLE_SECONDS):
+                while self._readiness(residency) is not None:
+                    self._news.clear()
+                    await self._news.wait()
+
     def _tell_of_feedback(self, feedback: Feedback, trace_id: str | None, span_id: str | None) -> None:
         value = None if isinstance(feedback.value, str) else feedback.value
         about = feedback.inference_id or feedback.episode_id or ""
@@ -189,7 +214,7 @@ class App:
 
 
 @asynccontextmanager
-async def _background(*loops: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
+async def _background(*loops: Loop) -> AsyncIterator[None]:
     """Run endless loops beside the block. One that fails ends the block; the end of the block ends them."""
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(_forever(loop)) for loop in loops]
@@ -198,7 +223,7 @@ async def _background(*loops: Callable[[], Awaitable[None]]) -> AsyncIterator[No
             task.cancel()
 
 
-async def _forever(loop: Callable[[], Awaitable[None]]) -> None:
+async def _forever(loop: Loop) -> None:
     await loop()
 
 
