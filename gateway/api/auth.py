@@ -9,13 +9,12 @@ from __future__ import annotations
 import hmac
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 from adapters.ref import is_slug
 from gateway.control.names import unknown
 from gateway.domain import ApiKey, Scope, Tenant
-from gateway.errors import Forbidden, Unauthenticated, Unavailable
-from gateway.identity import hash_key
+from gateway.errors import Forbidden
+from gateway.serving.auth import bearer, look_up
 from gateway.snapshot import Current
 
 
@@ -38,30 +37,11 @@ def identify(headers: Iterable[tuple[bytes, bytes]], *, admin_key: str, current:
     Raises `Unauthenticated` without a key that we know, and `Unavailable` if the key is unknown while the database is
     away: it may have been made since.
     """
-    given, snapshot, stale = _bearer(headers), current.snapshot, current.stale
-    if given is None:
-        raise Unauthenticated(
-            "You didn't provide an API key.", remedy="Send it in the header `Authorization: Bearer YOUR_KEY`."
-        )
+    given = bearer(next((value for name, value in headers if name == b"authorization"), None))
     if hmac.compare_digest(given.encode("latin-1"), admin_key.encode()):
         return Caller("operator")
-    key = snapshot.keys.get(hash_key(given))
-    tenant = snapshot.tenants.get(key.tenant) if key else None
-    if key is None or tenant is None:
-        if stale:
-            raise Unavailable("The key cannot be checked at the moment.", remedy="Try again in a few seconds.")
-        raise Unauthenticated("Incorrect API key provided.", remedy="Ask the operator of this gateway for a key.")
-    if key.expires_at is not None and key.expires_at <= datetime.now(UTC):
-        raise Unauthenticated("This API key has expired.", remedy="Create a new one.")
+    tenant, key = look_up(given, current.snapshot, stale=current.stale)
     return Caller(f"key:{key.id}", key, tenant)
-
-
-def _bearer(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
-    for name, value in headers:
-        if name == b"authorization":
-            scheme, _, key = value.decode("latin-1").strip().partition(" ")
-            return key.strip() or None if scheme.lower() == "bearer" else None
-    return None
 
 
 def require_operator(caller: Caller) -> None:

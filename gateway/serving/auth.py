@@ -15,11 +15,19 @@ _SCHEME = "bearer "
 def authenticate(
     authorization: bytes | None, snapshot: Snapshot, *, stale: bool, scope: Scope = Scope.INFERENCE
 ) -> tuple[Tenant, ApiKey]:
-    """The tenant and the key behind an `Authorization` header. Raises `Unauthenticated`, `Forbidden` or `Unavailable`.
+    """Tenant and key behind an `Authorization` header. Raises `Unauthenticated`, `Forbidden` or `Unavailable`."""
+    tenant, key = look_up(bearer(authorization), snapshot, stale=stale)
+    if scope not in key.scopes:
+        raise Forbidden(f"This API key lacks the scope `{scope}`.", remedy=f"Create one with the scope `{scope}`.")
+    return tenant, key
+
+
+def look_up(text: str, snapshot: Snapshot, *, stale: bool) -> tuple[Tenant, ApiKey]:
+    """Whose key this is. Raises `Unauthenticated` or `Unavailable`.
 
     While the database cannot be reached (`stale`), a key we do not know may be a new one: that is a 503, not a 401.
     """
-    key = snapshot.keys.get(hash_key(_bearer(authorization)))
+    key = snapshot.keys.get(hash_key(text))
     tenant = snapshot.tenants.get(key.tenant) if key is not None else None
     if key is None or tenant is None:
         if stale:
@@ -27,12 +35,11 @@ def authenticate(
         raise Unauthenticated("Incorrect API key provided.", remedy="Ask the operator of this gateway for a key.")
     if key.expires_at is not None and key.expires_at <= datetime.now(UTC):
         raise Unauthenticated("This API key has expired.", remedy="Create a new one.")
-    if scope not in key.scopes:
-        raise Forbidden(f"This API key lacks the scope `{scope}`.", remedy=f"Create one with the scope `{scope}`.")
     return tenant, key
 
 
-def _bearer(authorization: bytes | None) -> str:
+def bearer(authorization: bytes | None) -> str:
+    """The key's text in an `Authorization` header. Raises `Unauthenticated` without one."""
     text = (authorization or b"").decode("latin-1")
     if text[: len(_SCHEME)].lower() != _SCHEME or not (key := text[len(_SCHEME) :].strip()):
         raise Unauthenticated(
