@@ -24,9 +24,10 @@ from pydantic import SecretStr
 
 from gateway.engine.client import HttpEngine
 from gateway.engine.process import EngineProcess, fake_command, vllm_command
-from gateway.errors import Unavailable
+from gateway.errors import GatewayError, Unavailable
 from gateway.settings import EngineKind, Settings
 from gateway.store import embedded
+from gateway.store.database import unavailable_when_away
 from gateway.store.migrate import migrate
 from gateway.telemetry import configure_logging
 
@@ -51,7 +52,7 @@ def serve(settings: Settings) -> int:
     try:
         with _only_one(settings.home):
             asyncio.run(_Supervisor(settings).run())
-    except StartError as error:
+    except (StartError, GatewayError) as error:
         print(f"gateway serve: {error}", file=sys.stderr)  # noqa: T201 — the command line's own word to its user
         return 1
     return 0
@@ -87,7 +88,8 @@ class _Supervisor:
         try:
             database_url = database.url if database else settings.database_url
             assert database_url is not None  # one of the two
-            await asyncio.to_thread(migrate, database_url)
+            with unavailable_when_away():
+                await asyncio.to_thread(migrate, database_url)
             engine, engine_url = _engine(settings)
             resolved = settings.model_copy(
                 update={

@@ -156,6 +156,15 @@ def test_a_second_gateway_in_the_same_home_is_refused_in_words(serving: Serving)
     assert "another gateway runs in" in second.stderr
 
 
+def test_a_database_that_cannot_be_reached_is_said_in_a_sentence(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "gateway", "serve", "--engine", "fake", "--port", "0", "--home", str(tmp_path)]
+    away = {"GATEWAY_DATABASE_URL": f"postgresql:///nobody?host={tmp_path}"}
+    done = subprocess.run(command, env={**os.environ, **away}, capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == "gateway serve: The database cannot be reached."
+    assert "Traceback" not in done.stderr
+
+
 def test_sigterm_lets_an_open_stream_end_and_writes_what_was_recorded(tmp_path: Path) -> None:
     slow = '["--itl", "0.05", "--tokens", "40"]'
     with start(tmp_path, GATEWAY_ENGINE__ARGS=slow) as serving:
