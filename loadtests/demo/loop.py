@@ -42,6 +42,7 @@ class Story:
     results: dict[str, Any] = field(default_factory=dict)
     published: list[dict[str, Any]] = field(default_factory=list)
     swaps: list[tuple[str, dict[str, float]]] = field(default_factory=list)
+    asked: float = 0.0
     acknowledged: float = 0.0
     feedback_rows: list[tuple[str, str]] = field(default_factory=list)
 
@@ -168,6 +169,7 @@ async def swap_under_streams(gateway: Gateway, story: Story, key: str, ref: str,
             streaming = crowd.create_task(users.stream_until(cases, ALIAS, at_once=STREAMS, stop=stop))
             now.say(f"{STREAMS} streams open on {first}")
             await asyncio.sleep(6)
+            story.asked = time.monotonic()
             reply = await asyncio.to_thread(gateway.call, "POST", promote, {"ref": ref})
             story.acknowledged = time.monotonic()
             now.say(f"acknowledged after {reply['timings_ms']['total']:.0f} ms; the old streams end on {first}")

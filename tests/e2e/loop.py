@@ -53,6 +53,7 @@ class Loop:
     exported: list[dict[str, object]] = field(default_factory=list)
     published: list[dict[str, object]] = field(default_factory=list)
     streams: list[Stream] = field(default_factory=list)
+    asked: float = 0.0
     acknowledged: float = 0.0
 
     def client(self, tenant: str) -> openai.OpenAI:
@@ -130,6 +131,7 @@ async def swap_under_streams(loop: Loop, ref: str) -> None:
         for number in range(STREAMS):
             crowd.create_task(one_after_another(THINGS[number % 16]))
         await asyncio.sleep(5)
+        loop.asked = time.monotonic()
         await asyncio.to_thread(loop.gateway.call, "POST", "/tenants/acme/aliases/support/promote", {"ref": ref})
         loop.acknowledged = time.monotonic()
         await asyncio.sleep(3)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import signal
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 
 import httpx
 import openai
@@ -91,8 +90,9 @@ def test_version_two_is_traced_to_the_feedback_and_to_version_one(loop: Loop) ->
 def test_no_stream_failed_across_the_swap(loop: Loop) -> None:
     assert [stream.error for stream in loop.streams if stream.error] == []
     assert all(stream.finished for stream in loop.streams)
-    across = [s for s in loop.streams if s.began < loop.acknowledged < s.ended and s.adapter.endswith("@1")]
-    assert len(across) >= 20
+    assert sum(stream.began < loop.asked < stream.ended for stream in loop.streams) >= 20
+    outlived = [s for s in loop.streams if s.began < loop.asked and s.ended > loop.acknowledged]
+    assert {stream.adapter for stream in outlived} == {"acme/support@1"}
 
 
 def test_every_stream_ends_on_the_weights_it_began_with(loop: Loop) -> None:
@@ -164,8 +164,9 @@ def an_engine_that_is_killed_mid_stream_comes_back_with_its_adapters(loop: Loop)
             lines.append(line)
             if len(lines) == 9:
                 for process in psutil.Process(loop.gateway.process.pid).children(recursive=True):
-                    if any("vllm" in part for part in process.cmdline()):
-                        os.kill(process.pid, signal.SIGKILL)
+                    with suppress(psutil.Error):  # one may die of the other's end
+                        if any("vllm" in part for part in process.cmdline()):
+                            process.kill()
     events = [line for line in lines if line]
     assert "error" in json.loads(events[-1].removeprefix("data: "))
     assert "[DONE]" not in events[-1]
