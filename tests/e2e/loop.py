@@ -134,7 +134,8 @@ async def swap_under_streams(loop: Loop, ref: str) -> None:
         loop.asked = time.monotonic()
         await asyncio.to_thread(loop.gateway.call, "POST", "/tenants/acme/aliases/support/promote", {"ref": ref})
         loop.acknowledged = time.monotonic()
-        await asyncio.sleep(3)
+        while sum(stream.began > loop.acknowledged for stream in loop.streams) < 5:
+            await asyncio.sleep(0.1)
         stop.set()
     await client.close()
 
