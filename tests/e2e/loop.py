@@ -120,10 +120,12 @@ async def swap_under_streams(loop: Loop, ref: str) -> None:
     client = openai.AsyncOpenAI(
         base_url=f"{loop.gateway.url}/v1", api_key=loop.keys["acme"], max_retries=0, timeout=120
     )
-    stop = asyncio.Event()
+
+    def enough() -> bool:
+        return loop.acknowledged > 0 and sum(stream.began > loop.acknowledged for stream in loop.streams) >= 5
 
     async def one_after_another(thing: str) -> None:
-        while not stop.is_set():
+        while not enough():
             loop.streams.append(stream := Stream(time.monotonic()))
             await read(stream, client, thing)
 
@@ -134,9 +136,6 @@ async def swap_under_streams(loop: Loop, ref: str) -> None:
         loop.asked = time.monotonic()
         await asyncio.to_thread(loop.gateway.call, "POST", "/tenants/acme/aliases/support/promote", {"ref": ref})
         loop.acknowledged = time.monotonic()
-        while sum(stream.began > loop.acknowledged for stream in loop.streams) < 5:
-            await asyncio.sleep(0.1)
-        stop.set()
     await client.close()
 
 
