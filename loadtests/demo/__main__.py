@@ -6,6 +6,7 @@ python -m loadtests.demo serve      a gateway with the demo's tenant, left up un
 
 from __future__ import annotations
 
+import signal
 import sys
 import threading
 from pathlib import Path
@@ -68,6 +69,7 @@ or with Python:
 """
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # end as on Ctrl-C: the gateway must not stay behind
     try:
         sys.exit(serve() if sys.argv[1:] == ["serve"] else demo())
     except DemoFailed as failed:
