@@ -5,6 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("fast", max_examples=25)  # for `make test-fast`; `make test` takes the default, 100
 
 NEEDS = {
     "test_batches.py": "training",

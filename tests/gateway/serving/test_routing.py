@@ -68,7 +68,7 @@ def test_a_user_stays_as_long_as_the_salt_does(user: str) -> None:
     assert (first.reason, first.propensity) == (Reason.SPLIT, 0.5)
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(
     st.text(max_size=30)
     | st.from_regex(r"(acme|zeta)/(support|other)@[1-3]|[a-z]{1,7}[:@][a-z0-9]{1,6}", fullmatch=True)
