@@ -8,10 +8,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 # A hundred short processes run our code in the tests: let them keep what they compile, whatever the environment says.
 export PYTHONDONTWRITEBYTECODE :=
-FAST = $(BIN)/python -m pytest -q -m "not engine and not training" --dist loadfile
 MODEL := .tuneloop/models/SmolLM2-135M-Instruct
 
-.PHONY: setup model demo serve test test-fast check lint types layers format lock clean
+.PHONY: setup model demo serve test test-fast check lint types layers format clean
 
 setup: $(VENV)/.ready
 $(VENV)/.ready: constraints.txt pyproject.toml
@@ -34,11 +33,12 @@ serve: setup model
 
 # The engine and the trainer each want the whole machine: one after the other, after the rest. pytest's last line counts.
 test: setup model
-	@$(FAST) -n 2
+	@$(BIN)/python -m pytest -q -m "not engine and not training" -n 2 --dist loadfile
 	@$(BIN)/python -m pytest -m "engine or training"
 
 test-fast: setup
-	@$(FAST) -n 5 --hypothesis-profile=fast
+	@$(BIN)/python -m pytest -q -m "not engine and not training and not processes" -n 5 --dist loadfile \
+		--hypothesis-profile=fast
 
 check: lint types layers
 	@$(BIN)/python -m pytest -q tests/house

@@ -21,6 +21,8 @@ import pytest
 from adapters.store import AdapterStore
 from tests.adapters.sample import manifest, write_adapter
 
+pytestmark = pytest.mark.processes
+
 STEPS = frozenset({"open", "os.rename", "os.link", "os.mkdir", "os.chmod", "os.remove", "os.rmdir", "os.scandir"})
 
 

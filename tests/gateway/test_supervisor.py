@@ -18,7 +18,7 @@ import httpx
 import psutil
 import pytest
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = [pytest.mark.processes, pytest.mark.timeout(120)]
 
 T = TypeVar("T")
 

@@ -14,12 +14,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from adapters.ref import AdapterRef
 from adapters.store import AdapterStore
 from gateway.domain import Alias
 from gateway.store.database import Database
 from gateway.store.snapshots import read_snapshot
 from tests.gateway.control.rooms import ME, Rooms, Worker, only
+
+pytestmark = pytest.mark.processes
 
 
 class Interrupted:

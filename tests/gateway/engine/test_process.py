@@ -23,7 +23,8 @@ HERE = Path(__file__).parent
 TINY = HERE / "tiny_engine.py"
 
 
-pytestmark = pytest.mark.asyncio(loop_factories=["asyncio"])  # the supervisor's loop; uvloop is the workers'
+# The supervisor runs on asyncio's own loop; uvloop is the workers'.
+pytestmark = [pytest.mark.processes, pytest.mark.asyncio(loop_factories=["asyncio"])]
 
 
 @pytest.fixture

@@ -17,6 +17,8 @@ import pytest
 
 from gateway.store import embedded
 
+pytestmark = pytest.mark.processes
+
 OWNER = """
 import pathlib, sys, time
 from gateway.store import embedded
