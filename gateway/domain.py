@@ -50,22 +50,45 @@ class MetricKind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Limits:
+    """How much a tenant or a key may use; None: no limit. Each is a whole number ≥ 1.
+
+    A minute's limits are rates that refill all the time; a day and a month are UTC's calendar.
+    """
+
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    concurrent_requests: int | None = None
+    tokens_per_day: int | None = None
+    tokens_per_month: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Tenant:
-    """`store_content`: prompts and answers may be kept. `allow_pinning`: clients may name a version or a variant."""
+    """`store_content`: prompts and answers may be kept. `allow_pinning`: clients may name a version or a variant.
+
+    `limits` is None where nothing is limited. `weight` (> 0) is its share of a full engine, relative to the others'.
+    """
 
     name: str
     store_content: bool = False
     allow_pinning: bool = True
+    limits: Limits | None = None
+    weight: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """A key as the data plane knows it: never the secret, only what its SHA-256 opens."""
+    """A key as the data plane knows it: never the secret, only what its SHA-256 opens.
+
+    `limits` hold beside the tenant's: a request must pass both.
+    """
 
     id: str
     tenant: str
     scopes: frozenset[Scope]
     expires_at: datetime | None = None
+    limits: Limits | None = None
 
 
 @dataclass(frozen=True, slots=True)
