@@ -112,6 +112,14 @@ class Variant:
 
 
 @dataclass(frozen=True, slots=True)
+class Shadow:
+    """A candidate that answers a share (0 < share ≤ 1) of an alias's requests a second time, shown to nobody."""
+
+    ref: AdapterRef | None
+    share: float
+
+
+@dataclass(frozen=True, slots=True)
 class Alias:
     """The mutable pointer that a client puts in `model`.
 
@@ -128,6 +136,8 @@ class Alias:
     fallback: Fallback = Fallback.ERROR
     experiment: str | None = None
     """Id of the running experiment, if there is one."""
+    shadow: Shadow | None = None
+    """Takes no part in assignment: what a client gets never depends on it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,8 +35,13 @@ class Snapshot:
         return frozenset(v.ref for a in self.aliases.values() for v in a.variants if v.ref is not None)
 
     def wanted(self) -> frozenset[AdapterRef]:
-        """The versions an engine should hold: those serving and those a swap is preparing."""
-        return self.serving() | self.preparing
+        """The versions an engine should hold: those serving, those a swap is preparing, and the shadows' candidates."""
+        return self.serving() | self.preparing | self.shadowing()
+
+    def shadowing(self) -> frozenset[AdapterRef]:
+        """The candidates some alias mirrors requests to: an engine without them is as ready as one with them."""
+        shadows = (alias.shadow for alias in self.aliases.values())
+        return frozenset(shadow.ref for shadow in shadows if shadow is not None and shadow.ref is not None)
 
 
 @dataclass(slots=True)
