@@ -26,7 +26,11 @@ PIECE = 64 * 1024
 """Bytes of a request handed to the transport at once; the next piece follows when the socket has taken this one."""
 
 _SIZED = (b"content-length", b"transfer-encoding")
+_BODILESS = (204, 304)
+_NOT_HTTP = (httptools.HttpParserError, httptools.HttpParserUpgrade)
 HEAD_LIMIT = 64 * 1024
+"""Bytes of an answer in a row that carry no body: its head, the extensions of its chunks, its trailers."""
+
 BODY_LIMIT = 128 * 1024 * 1024
 """Bytes of a body that `read` gathers. 8 answers of 8000 tokens with 20 logprobs each come to about 128 MB."""
 
@@ -60,7 +64,7 @@ class Connection(asyncio.Protocol):
         self._idle_since = 0.0
         self._writable = True
         self._paused = self._interim = self._in_head = self._to_the_end = self._complete = self._keep = False
-        self._head_bytes = 0
+        self._bare_bytes = 0
         self.heard = False  # a byte of the present answer was seen: no retry any more
         self.uses = 0
         self.lost = False
@@ -70,7 +74,7 @@ class Connection(asyncio.Protocol):
         self._reply = reply = Reply(self._loop, self)
         self.heard = self._complete = self._interim = False
         self._in_head = self._to_the_end = True  # a body without a size ends with the connection
-        self._headers, self._head_bytes = [], 0
+        self._headers, self._bare_bytes = [], 0
         self.uses += 1
         now, pool = self._loop.time(), self._pool
         self._first_by = now + (seconds or pool.first_byte)
@@ -106,9 +110,10 @@ class Connection(asyncio.Protocol):
             self.drop()
             return
         self.heard = True
+        size = reply.size
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserError:
+        except _NOT_HTTP:
             if not self._complete:
                 broken = UpstreamBroken if reply.status else EngineFailed
                 self.fail(broken("The engine's answer is not valid HTTP."))
@@ -116,11 +121,13 @@ class Connection(asyncio.Protocol):
             self._keep = False  # the answer is whole; what came after it is not our business
         if self._complete:
             self._finish()
-        elif reply.status == 0:
-            self._head_bytes += len(data)
-            if self._head_bytes > HEAD_LIMIT:
-                self.fail(EngineFailed("The engine's answer begins with an endless head."))
+        elif reply.size == size:  # no body in it: it keeps nobody from calling the engine silent
+            self._bare_bytes += len(data)
+            if self._bare_bytes > HEAD_LIMIT:
+                broken = UpstreamBroken if reply.status else EngineFailed
+                self.fail(broken("The engine's answer has an endless head or endless framing."))
         else:
+            self._bare_bytes = 0
             self._after_piece(reply)
 
     def _after_piece(self, reply: Reply) -> None:
@@ -138,11 +145,13 @@ class Connection(asyncio.Protocol):
         self.lost = True
         if self._timer is not None:
             self._timer.cancel()
+            self._timer = None
         if self._reply is not None and self._reply.status and self._to_the_end and exc is None:
             self._finish()
         elif self._reply is not None:
             self.fail(UpstreamBroken("The engine closed the connection before its answer was complete."))
         self._pool.forget(self)
+        del self._parser  # it knows our methods: without the cycle a connection's memory is free at once
 
     # The parser's callbacks.
 
@@ -162,13 +171,17 @@ class Connection(asyncio.Protocol):
         if reply is None or self._complete:
             return
         if status < 200:
+            if status < 100 or status == 101:  # we asked for no other protocol
+                raise ValueError(status)
             self._interim = True
             self._to_the_end, self._headers = True, []
             return
-        self._keep = self._parser.should_keep_alive()
         self._in_head = False
+        # A body where none may be: whatever comes, it is not ours to tell it from a next answer.
+        self._keep = self._parser.should_keep_alive() and (self._to_the_end or status not in _BODILESS)
         reply.headers = self._headers
         reply.status = status
+        reply.wake()
 
     def on_body(self, body: bytes) -> None:
         if self._reply is not None and not self._complete:
@@ -188,7 +201,7 @@ class Connection(asyncio.Protocol):
         reply, self._reply = self._reply, None
         if reply is not None:
             reply.detach(None)
-        if not self._keep or self._rest or self.lost:
+        if not self._keep or self._rest or self.lost or self._transport.get_write_buffer_size():
             self.drop()
             return
         self.resume()
