@@ -6,6 +6,7 @@ note, not a request.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import msgspec
@@ -59,24 +60,40 @@ class Notes:
 NOTHING = Notes()
 
 
-def of_body(body: bytes, *, keep: bool = False) -> Notes:
-    """The notes of a unary answer."""
-    try:
-        return _notes(_facts(body), _text([body]) if keep else None)
-    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
-        return NOTHING
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How the answers of one kind are read: `body` a whole one, `stream` what is left of a streamed one. Both may raise
+    what msgspec raises; they get whether the text is to be kept.
+    """
+
+    body: Callable[[bytes, bool], Notes]
+    stream: Callable[[Events, bool], Notes]
+
+    def of_body(self, body: bytes, *, keep: bool = False) -> Notes:
+        """The notes of a unary answer."""
+        try:
+            return self.body(body, keep)
+        except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
+            return NOTHING
+
+    def of_stream(self, events: Events, *, keep: bool = False) -> Notes:
+        """The notes of a streamed one, as far as it came."""
+        try:
+            return self.stream(events, keep)
+        except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
+            return NOTHING
 
 
-def of_stream(events: Events, *, keep: bool = False) -> Notes:
-    """The notes of a streamed one, as far as it came."""
-    try:
-        last = events.last[events.last.rfind(b"\n\n", 0, -4) + 1 :]  # of a piece of many events
-        reasons = [c.finish_reason for event in payloads(last) for c in _facts(event).choices if c.finish_reason]
-        total = _facts(payloads(events.usage)[0]).usage if events.usage is not None else None
-        text = _text(payloads(b"".join(events.kept))) if keep and not events.cut else None
-        return _notes(_Facts([_Finish(one) for one in reasons], total), text)
-    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
-        return NOTHING
+def _choices(body: bytes, keep: bool) -> Notes:
+    return _notes(_facts(body), _text([body]) if keep else None)
+
+
+def _streamed_choices(events: Events, keep: bool) -> Notes:
+    last = events.last[events.last.rfind(b"\n\n", 0, -4) + 1 :]  # of a piece of many events
+    reasons = [c.finish_reason for event in payloads(last) for c in _facts(event).choices if c.finish_reason]
+    total = _facts(payloads(events.usage)[0]).usage if events.usage is not None else None
+    text = _text(payloads(b"".join(events.kept))) if keep and not events.cut else None
+    return _notes(_Facts([_Finish(one) for one in reasons], total), text)
 
 
 def _notes(facts: _Facts, text: str | None) -> Notes:
@@ -95,3 +112,8 @@ def _text(bodies: list[bytes]) -> str:
                 said = choice.message or choice.delta
                 words.append((said.content if said is not None else choice.text) or "")
     return "".join(words)
+
+
+CHOICES = Reading(_choices, _streamed_choices)
+"""Of /v1/chat/completions and /v1/completions."""
+of_body, of_stream = CHOICES.of_body, CHOICES.of_stream

@@ -131,3 +131,24 @@ def missing(name: str) -> InvalidRequest:
 
 def unsupported(name: str, why: str) -> InvalidRequest:
     return InvalidRequest(f"Unsupported parameter: '{name}'. {why}", param=name, code="unsupported_parameter")
+
+
+def dropped(_name: str, _value: Any) -> None:
+    """Nothing of it goes upstream."""
+
+
+def checked_and_dropped(check: Check) -> Check:
+    def drop(name: str, value: Any) -> None:
+        check(name, value)
+
+    return drop
+
+
+def only(allowed: object, why: str) -> Check:
+    """A parameter of which we know one value, the default: it needs no sending."""
+
+    def check(name: str, value: Any) -> None:
+        if value != allowed:
+            raise unsupported(name, why)
+
+    return check

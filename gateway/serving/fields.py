@@ -1,4 +1,4 @@
-"""The allow-list: which fields of a completion request reach the engine, and within which bounds.
+"""The allow-list of /v1/chat/completions and /v1/completions: which fields reach the engine, and within which bounds.
 
 Three kinds. Passed: what shapes the answer. Dropped: what OpenAI's clients send for OpenAI's own house (billing tiers,
 storage, metadata) and no engine needs to see. Refused: everything else, with a 400 that names the parameter, as OpenAI
@@ -12,10 +12,13 @@ from typing import Any
 from gateway.serving.checks import (
     Check,
     array,
+    checked_and_dropped,
     decimal,
+    dropped,
     flag,
     integer,
     one_of,
+    only,
     rebuilt,
     sized,
     text,
@@ -24,7 +27,7 @@ from gateway.serving.checks import (
     wrong_value,
 )
 from gateway.serving.messages import messages
-from gateway.serving.schemas import response_format, structured_outputs, tool_choice, tools
+from gateway.serving.schemas import refuse_forced_patterns, response_format, structured_outputs, tool_choice, tools
 
 MOST_CHOICES = 8
 MOST_PROMPTS = 64
@@ -33,27 +36,6 @@ MOST_TOKENS = 1_000_000
 
 _INT64 = 2**63
 _TOKEN_ID = (1 << 31) - 1
-
-
-def _dropped(_name: str, _value: Any) -> None:
-    """Nothing of it goes upstream."""
-
-
-def _checked_and_dropped(check: Check) -> Check:
-    def drop(name: str, value: Any) -> None:
-        check(name, value)
-
-    return drop
-
-
-def _only(allowed: object, why: str) -> Check:
-    """A parameter of which we know one value, the default: it needs no sending."""
-
-    def check(name: str, value: Any) -> None:
-        if value != allowed:
-            raise unsupported(name, why)
-
-    return check
 
 
 def _stop(name: str, value: Any) -> Any:
@@ -112,7 +94,7 @@ _one_stop = text(256, least=1)
 _stops = array(_one_stop, 16)
 _bias = decimal(-100, 100)
 _penalty = decimal(-2, 2)
-_label = _checked_and_dropped(text(512))
+_label = checked_and_dropped(text(512))
 _TEMPLATE: dict[str, Check] = {
     "enable_thinking": flag,
     "thinking": flag,
@@ -124,7 +106,7 @@ _TEMPLATE: dict[str, Check] = {
 _STREAM_OPTIONS: dict[str, Check] = {
     "include_usage": flag,
     "continuous_usage_stats": flag,
-    "include_obfuscation": _checked_and_dropped(flag),
+    "include_obfuscation": checked_and_dropped(flag),
 }
 
 _COMMON: dict[str, Check] = {
@@ -160,11 +142,11 @@ _COMMON: dict[str, Check] = {
     "user": _label,
     "safety_identifier": _label,
     "prompt_cache_key": _label,
-    "prompt_cache_options": _dropped,
-    "prompt_cache_retention": _dropped,
-    "metadata": _dropped,
-    "store": _dropped,
-    "service_tier": _dropped,
+    "prompt_cache_options": dropped,
+    "prompt_cache_retention": dropped,
+    "metadata": dropped,
+    "store": dropped,
+    "service_tier": dropped,
 }
 
 CHAT: dict[str, Check] = _COMMON | {
@@ -182,8 +164,8 @@ CHAT: dict[str, Check] = _COMMON | {
     "add_generation_prompt": flag,
     "continue_final_message": flag,
     "modalities": _modalities,
-    "prediction": _dropped,
-    "verbosity": _only("medium", "Say in the prompt how long the answer should be."),
+    "prediction": dropped,
+    "verbosity": only("medium", "Say in the prompt how long the answer should be."),
 }
 
 TEXT: dict[str, Check] = _COMMON | {
@@ -232,3 +214,42 @@ REFUSED: dict[str, str] = {
     "bad_words": "Use 'logit_bias'.",
 }
 """Fields that clients of OpenAI or vLLM do send, with what to do instead. A field in no table at all is unknown."""
+
+
+def check_together(fields: dict[str, Any], stream: bool) -> bool:
+    """The rules that take two fields; completes the stream options. Returns whether the client asked for usage."""
+    options = fields.get("stream_options")
+    if options is not None and not stream:
+        raise wrong_value("stream_options", "only allowed when 'stream' is true")
+    wants_usage = options is not None and options.get("include_usage") is True
+    if stream:
+        fields["stream_options"] = {**options, "include_usage": True} if options else {"include_usage": True}
+    if not _SPECIAL.isdisjoint(fields):
+        _check_answer_fields(fields)
+    return wants_usage
+
+
+_SPECIAL = frozenset(("top_logprobs", "echo", "best_of", "n", "tool_choice"))
+
+
+def _check_answer_fields(fields: dict[str, Any]) -> None:
+    if fields.get("top_logprobs") and not fields.get("logprobs"):
+        raise wrong_value("top_logprobs", "only allowed when 'logprobs' is true")
+    if fields.get("echo") and fields.get("logprobs", False) is not False:
+        raise unsupported("echo", "Together with 'logprobs' it asks for the prompt's log-probabilities.")
+    n = fields.get("n", 1)
+    if fields.pop("best_of", n) != n:
+        raise unsupported("best_of", "Use 'n', and choose among the answers.")
+    prompts = fields.get("prompt")
+    if type(prompts) is list and type(prompts[0]) is not int and len(prompts) * n > MOST_PROMPTS:
+        raise wrong_value(
+            "n", f"expected at most {MOST_PROMPTS} answers in one request", code="integer_above_max_value"
+        )
+    choice = fields.get("tool_choice")
+    if choice is not None:
+        if "tools" not in fields:
+            if choice != "none":
+                raise wrong_value("tool_choice", "only allowed when 'tools' are specified")
+            del fields["tool_choice"]
+        elif choice == "required" or type(choice) is dict:
+            refuse_forced_patterns(fields["tools"])

@@ -1,0 +1,106 @@
+"""What the endpoints of the data plane differ in, as data and small functions: an `Endpoint` each, `ENDPOINTS` by path.
+
+The way of a request (door, exchange, forward) is the same for all of them and asks here for the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import msgspec
+
+from gateway.serving import answers
+from gateway.serving.answers import Reading
+from gateway.serving.checks import Check
+from gateway.serving.dialects import OPENAI, Dialect
+from gateway.serving.fields import CHAT, TEXT, check_together
+from gateway.serving.sse import Events
+
+Fields = dict[str, Any]
+_encode = msgspec.json.Encoder().encode
+
+
+class MakeEvents(Protocol):
+    """Makes the reader of one stream; `inference_id` is the bare id."""
+
+    def __call__(self, *, wants_usage: bool, keep: int, inference_id: str) -> Events: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """One route. `raw_path` is its path towards the engine, `operation` OpenTelemetry's word for it, `id_prefix` what
+    stands before the inference id for its clients; `needs` are the fields without which a request is refused.
+
+    `complete` checks the fields that depend on each other, adds what the gateway adds, and says whether the client
+    asked for usage in its stream. `user` finds the targeting key in the client's own body. `asked` renders checked
+    fields as the chat that is remembered, None where there is none. `answers` reads answers for the record. `id_field`
+    is the field that takes the client's form of the id, where the engine does not take it from `X-Request-Id`.
+    `own_id` puts our form of the id into a whole answer, where the engine's form differs.
+    """
+
+    path: str
+    raw_path: bytes
+    operation: str
+    id_prefix: str
+    needs: tuple[str, ...]
+    fields: dict[str, Check]
+    complete: Callable[[Fields, bool], bool]
+    user: Callable[[Fields], str | None]
+    asked: Callable[[Fields], list[dict[str, Any]] | None]
+    events: MakeEvents
+    answers: Reading
+    dialect: Dialect
+    id_field: str | None = None
+    own_id: Callable[[bytes, str], bytes] | None = None
+
+
+def _user(body: Fields) -> str | None:
+    return body.get("safety_identifier") or body.get("user") or body.get("prompt_cache_key") or None
+
+
+def _messages(fields: Fields) -> list[dict[str, Any]]:
+    return list(fields["messages"])
+
+
+def _prompt(fields: Fields) -> list[dict[str, Any]]:
+    """A completion's prompt counts as one user message."""
+    prompt = fields["prompt"]
+    return [{"role": "user", "content": prompt if type(prompt) is str else _encode(prompt).decode()}]
+
+
+def _events(*, wants_usage: bool, keep: int, inference_id: str) -> Events:
+    return Events(wants_usage=wants_usage, keep=keep)
+
+
+CHAT_COMPLETIONS = Endpoint(
+    path="/v1/chat/completions",
+    raw_path=b"/v1/chat/completions",
+    operation="chat",
+    id_prefix="chatcmpl-",
+    needs=("model", "messages"),
+    fields=CHAT,
+    complete=check_together,
+    user=_user,
+    asked=_messages,
+    events=_events,
+    answers=answers.CHOICES,
+    dialect=OPENAI,
+)
+COMPLETIONS = Endpoint(
+    path="/v1/completions",
+    raw_path=b"/v1/completions",
+    operation="text_completion",
+    id_prefix="cmpl-",
+    needs=("model", "prompt"),
+    fields=TEXT,
+    complete=check_together,
+    user=_user,
+    asked=_prompt,
+    events=_events,
+    answers=answers.CHOICES,
+    dialect=OPENAI,
+)
+
+ENDPOINTS = {endpoint.path: endpoint for endpoint in (CHAT_COMPLETIONS, COMPLETIONS)}
