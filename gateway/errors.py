@@ -4,7 +4,8 @@
     ├── InvalidRequest          400  the request is wrong; `param` says where
     │   ├── MethodNotAllowed    405
     │   ├── RequestTimeout      408  the client never finished its body
-    │   └── PayloadTooLarge     413
+    │   ├── PayloadTooLarge     413
+    │   └── HeadTooLarge        431
     ├── Unauthenticated         401  no key, or one we do not know
     ├── Forbidden               403  a good key without the scope
     ├── NotFound                404  absent, or somebody else's: the two are byte-identical
@@ -12,7 +13,10 @@
     ├── Conflict                409  the state moved, or the name is taken
     │   └── IdempotencyMismatch 422  the same idempotency key with another body
     ├── AdapterRefused          422  the adapter cannot be served; the message says what to change
-    ├── RateLimited             429
+    ├── RateLimited             429  too much at once; its headers say how much is left, and when to try again
+    │   ├── RequestsLimited     429
+    │   ├── TokensLimited       429
+    │   └── QuotaExceeded       429  the day's or the month's tokens are used up: trying again is of no use
     ├── EngineFailed            502  the engine answered with nonsense or died
     │   └── UpstreamBroken      502  its connection broke before the answer was whole
     ├── Unavailable             503  starting, reconciling, draining, or the database is away; always with Retry-After
@@ -79,6 +83,10 @@ class PayloadTooLarge(InvalidRequest):
     status, default_code = 413, "payload_too_large"
 
 
+class HeadTooLarge(InvalidRequest):
+    status, default_code = 431, "request_header_fields_too_large"
+
+
 class Unauthenticated(GatewayError):
     status, type, default_code = 401, "invalid_request_error", "invalid_api_key"
 
@@ -112,7 +120,25 @@ class AdapterRefused(GatewayError):
 
 
 class RateLimited(GatewayError):
+    """`limits` are further headers of the answer: `retry-after-ms`, `x-ratelimit-…`, `x-should-retry`."""
+
     status, type, default_code = 429, "rate_limit_error", "rate_limit_exceeded"
+    limits: tuple[tuple[bytes, bytes], ...] = ()
+
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        return [*super().headers(), *self.limits]
+
+
+class RequestsLimited(RateLimited):
+    type = "requests"
+
+
+class TokensLimited(RateLimited):
+    type = "tokens"
+
+
+class QuotaExceeded(RateLimited):
+    type, default_code = "insufficient_quota", "insufficient_quota"
 
 
 class EngineFailed(GatewayError):
