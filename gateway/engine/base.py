@@ -6,7 +6,7 @@ The plugin's routes, the same on `plugin.py` (inside vLLM) and `fake.py`; all JS
 `{"error": {"message", "type", "param", "code": int}}`:
 
     GET  /tuneloop/engine            → {"boot_id", "base_model", "max_lora_rank", "max_loras", "max_cpu_loras",
-                                        "max_model_len", "adapters": [{"name", "path", "pinned"}]}
+                                        "max_model_len", "max_num_seqs", "adapters": [{"name", "path", "pinned"}]}
     POST /tuneloop/adapters          {"name", "path", "pin": false} → 200 {"name", "loaded": true | false (was there)}
                                      409 resident under another path · 404 no such directory · 422 vLLM refuses it
                                      503 `max_cpu_loras` are resident: evict one first
@@ -30,7 +30,11 @@ Headers = Sequence[tuple[bytes, bytes]]
 
 @dataclass(frozen=True, slots=True)
 class EngineStatus:
-    """`plugin` is false on a vLLM without our plugin: it serves the base model only, and the limits are then zero."""
+    """`plugin` is false on a vLLM without our plugin: it serves the base model only, and the limits are then zero.
+
+    `slots`: distinct adapters in one batch; `capacity`: adapters resident at once; `concurrency`: requests that the
+    engine works on at once (it queues the rest, first come, first served). 0 is "not known".
+    """
 
     boot_id: str
     base_model: str
@@ -40,6 +44,7 @@ class EngineStatus:
     capacity: int = 0
     max_model_len: int = 0
     resident: frozenset[str] = frozenset()
+    concurrency: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,6 +64,7 @@ class HttpEngine:
                 capacity=int(told["max_cpu_loras"]),
                 max_model_len=int(told["max_model_len"]),
                 resident=frozenset(str(adapter["name"]) for adapter in told["adapters"]),
+                concurrency=int(told.get("max_num_seqs", 0)),
             )
         except (ValueError, KeyError, TypeError):
             raise EngineFailed("The engine's status makes no sense to the gateway.") from None

@@ -23,10 +23,13 @@ from gateway.engine.fake_http import Wire
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What the fake is started with. Times in seconds; `tokens` is the length of an answer without `max_tokens`."""
+    """What the fake is started with. Times in seconds; `tokens` is the length of an answer without `max_tokens`.
+
+    `slots`: requests that run at once (vLLM's `max_num_seqs`, 128 or more there; here enough for 2,000 streams).
+    """
 
     base_model: str = "HuggingFaceTB/SmolLM2-135M-Instruct"
-    slots: int = 256
+    slots: int = 2048
     ttft: float = 0.0
     itl: float = 0.0
     tokens: int = 16
@@ -147,6 +150,8 @@ class Batch:
             if not self.of[adapter]:
                 del self.of[adapter]
         for entry in tuple(self._waiting):
+            if self.running >= self._slots:
+                break
             if self._fits(entry[0]):
                 self._waiting.remove(entry)
                 if not entry[1].done():
@@ -210,6 +215,7 @@ class FakeEngine:
             "max_loras": self.options.max_loras,
             "max_cpu_loras": self.options.max_cpu_loras,
             "max_model_len": self.options.max_model_len,
+            "max_num_seqs": self.options.slots,
             "adapters": [{"name": n, "path": a.path, "pinned": a.pinned} for n, a in self.adapters.items()],
         }
 

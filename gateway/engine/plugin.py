@@ -66,9 +66,9 @@ class Residents:
     """
 
     def __init__(self, engine: Any, models: Any) -> None:
-        self._engine = engine
-        self._models = models
-        self._limits = engine.vllm_config.lora_config
+        self._engine, self._models, config = engine, models, engine.vllm_config
+        self._limits = config.lora_config
+        self._seqs = config.scheduler_config.max_num_seqs * config.parallel_config.data_parallel_size  # it is a rank's
         self._pinned: set[str] = set()
         self._changing = asyncio.Lock()
         self._held: frozenset[int] = frozenset()
@@ -91,6 +91,7 @@ class Residents:
             "base_model": self._models.base_model_paths[0].name,
             **{name: getattr(self._limits, name, 0) for name in ("max_lora_rank", "max_loras", "max_cpu_loras")},
             "max_model_len": self._engine.model_config.max_model_len,
+            "max_num_seqs": self._seqs,
             "adapters": adapters,
         }
 

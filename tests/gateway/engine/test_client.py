@@ -70,7 +70,7 @@ async def test_status_tells_the_limits_and_what_is_resident(engine: Pair, tmp_pa
     _, client = engine
     before = await client.status()
     assert (before.base_model, before.slots, before.capacity, before.max_rank) == (BASE_MODEL, 4, 16, 64)
-    assert before.resident == frozenset()
+    assert (before.resident, before.concurrency) == (frozenset(), 2048)
     assert await client.load(REF, adapter(tmp_path)) is True
     assert await client.load(REF, tmp_path / "one", pin=True) is False
     after = await client.status()
