@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -56,18 +56,28 @@ class Gateway:
 
 @contextmanager
 def running(
-    home: Path, *, base_model: str, model_path: Path, port: int | None = None, say: Callable[[str], None]
+    home: Path,
+    *,
+    base_model: str,
+    model_path: Path,
+    port: int | None = None,
+    say: Callable[[str], None],
+    engine: Sequence[str] = ("--engine", "vllm"),
+    settings: Mapping[str, str] | None = None,
 ) -> Iterator[Gateway]:
-    """`gateway serve` in `home`, ready for traffic; `say` is told what is being waited for."""
+    """`gateway serve` in `home`, ready for traffic; `say` is told what is being waited for.
+
+    `engine` are its flags about the engine; `settings` are further variables, which win over the demo's own.
+    """
     port = port or _free_port()
     home.mkdir(parents=True, exist_ok=True)
     log = home / "gateway.log"
     command = [
         *(sys.executable, "-m", "gateway", "serve", "--home", str(home), "--port", str(port)),
-        *("--engine", "vllm", "--base-model", base_model, "--model-path", str(model_path)),
+        *(*engine, "--base-model", base_model, "--model-path", str(model_path)),
     ]
     with log.open("ab") as out:
-        process = subprocess.Popen(command, stdout=out, stderr=out, env=_environment())
+        process = subprocess.Popen(command, stdout=out, stderr=out, env=_environment() | dict(settings or {}))
     try:
         url = f"http://127.0.0.1:{port}"
         _wait_until_ready(process, url, log, say)

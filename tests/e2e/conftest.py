@@ -23,7 +23,7 @@ import pytest
 
 from gateway.engine import session
 from gateway.settings import EngineSettings, Settings
-from tests.e2e.random_adapter import write_adapter
+from loadtests.engine.random_adapter import write_adapter
 
 ROOT = Path(__file__).parents[2]
 DEFAULT_MODEL = ROOT / ".tuneloop" / "models" / "SmolLM2-135M-Instruct"

@@ -14,8 +14,8 @@ import httpx
 import psutil
 import pytest
 
+from loadtests.engine.random_adapter import write_adapter
 from tests.e2e.conftest import MAX_CPU_LORAS, MAX_LORAS, MAX_RANK, RealEngine
-from tests.e2e.random_adapter import write_adapter
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(600)]
 
