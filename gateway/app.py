@@ -1,6 +1,7 @@
 """The composition root of one worker: builds every room, connects them, and owns their background work.
 
-The app itself routes by path only: the door for inference, FastAPI for everything else. If a background task fails, the
+Inference never comes by here: its requests go from the connection (serving/front.py) to the door. What is left is
+FastAPI's. If a background task fails, the
 worker drains and leaves, and the supervisor starts a fresh one: no room limps along without its loop.
 """
 
@@ -35,6 +36,7 @@ from gateway.engine.client import HttpEngine
 from gateway.feedback.intake import Intake
 from gateway.feedback.recorder import Recorder
 from gateway.serving.door import Door
+from gateway.serving.front import Front
 from gateway.serving.residency import Residency
 from gateway.settings import Settings
 from gateway.snapshot import Current
@@ -77,24 +79,26 @@ class App:
         self.telemetry = Telemetry(settings)
         self.draining = False
         self._news = asyncio.Event()
-        self._door: Door | None = None
+        self.door: Door | None = None
         self._api: Callable[[Scope, Receive, Send], Awaitable[None]] | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await self._lifespan(receive, send)
             return
-        assert self._door is not None and self._api is not None  # uvicorn serves only after the start-up completed
-        if scope["type"] == "http" and Door.handles(scope["path"]):
-            await self._door(scope, receive, send)
-        else:
-            await self._api(scope, receive, send)
+        assert self._api is not None  # uvicorn serves only after the start-up completed
+        await self._api(scope, receive, send)
+
+    def front(self, *arguments: Any, **named: Any) -> Front:
+        """A protocol for uvicorn: one client connection, in front of the door and of this app."""
+        assert self.door is not None  # as above
+        return Front(*arguments, door=self.door, **named)
 
     def drain(self) -> None:
         """Stop being ready. Called once, from the signal handler."""
         self.draining = True
-        if self._door is not None:
-            self._door.draining = True
+        if self.door is not None:
+            self.door.draining = True
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         self.loop = asyncio.get_running_loop()
@@ -124,7 +128,7 @@ class App:
             recorder = Recorder(
                 partial(write_inferences, database), capacity=settings.recorder_queue, telemetry=self.telemetry
             )
-            self._door = Door(
+            self.door = Door(
                 current,
                 engine,
                 residency,
@@ -135,7 +139,7 @@ class App:
             )
             self._api = api.build(self._rooms_of_the_api(database, store, residency))
             loops = self._loops_of_the_snapshot(settings.database_url, database, residency)
-            await stack.enter_async_context(_background(*loops, residency.run, self._door.run, recorder.run))
+            await stack.enter_async_context(_background(*loops, residency.run, self.door.run, recorder.run))
             await self._settle(residency)
             yield
             await recorder.drain(settings.drain_seconds)

@@ -13,6 +13,7 @@ import signal
 import socket
 import sys
 from types import FrameType
+from typing import Any, cast
 
 import uvicorn
 
@@ -42,10 +43,12 @@ def main(descriptor: int) -> None:
     _die_with_parent()
     configure_logging()
     settings = settings_module.load()
+    app = App(settings)
     config = uvicorn.Config(
-        App(settings),
+        app,
         loop="uvloop",
-        http="httptools",
+        http=cast(Any, app.front),
+        proxy_headers=False,
         lifespan="on",
         access_log=False,
         log_config=None,

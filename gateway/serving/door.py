@@ -1,7 +1,7 @@
-"""The data plane's front door: raw ASGI for the completion routes and the list of models.
+"""The data plane's front door: the inference routes and the list of models.
 
 A request takes one snapshot and goes through five steps, in `_serve`: authenticate, assign, lease, forward, record.
-Nothing here waits for anything but the client's bytes and the engine's. It knows no database and no framework.
+Nothing here waits for anything but the engine's bytes and the client's reading. It knows no database and no framework.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from uuid import uuid4
 
 from gateway.domain import Inference, Reason
 from gateway.engine.base import Engine
-from gateway.errors import GatewayError, InvalidRequest, MethodNotAllowed, NotFound, RequestTimeout, Unavailable
+from gateway.errors import GatewayError, InvalidRequest, MethodNotAllowed, NotFound, Unavailable
 from gateway.identity import new_inference_id
 from gateway.serving import catalogue
 from gateway.serving.auth import authenticate
+from gateway.serving.call import Call, rendered
 from gateway.serving.exchange import Exchange
 from gateway.serving.forward import Forward
+from gateway.serving.front import BODY_SECONDS, HEAD_SECONDS, Front
 from gateway.serving.request import CHAT_COMPLETIONS, COMPLETIONS, parse
 from gateway.serving.residency import Residency
 from gateway.serving.routing import Episodes, assign
-from gateway.serving.watch import BODY_SECONDS, Ending, Watch, Watches
-from gateway.serving.wire import ClientGone, Receive, Scope, Send, read_body, refuse, reply
 from gateway.snapshot import Current
 from gateway.telemetry import Telemetry, trace_id
 
@@ -35,6 +35,8 @@ log = logging.getLogger("gateway.door")
 MODELS = "/v1/models"
 _ENDPOINTS = {endpoint.path: endpoint for endpoint in (CHAT_COMPLETIONS, COMPLETIONS)}
 _MOST_NAME = 512
+LOOK_SECONDS = 0.5
+"""Between two looks at every connection: the grain of the deadlines, at 0.3 µs a connection."""
 
 
 class Records(Protocol):
@@ -51,11 +53,9 @@ class Timeouts(Protocol):
 
 
 class Door:
-    """An ASGI application for the paths it `handles`. `run()` must be running; `draining` refuses new requests while
-    open ones go on; `open` counts the requests inside.
+    """Serves the paths it `handles`. `run()` must be running; `draining` refuses new requests while open ones go on;
+    `open` counts the requests inside, `fronts` are the connections (front.py), whose deadlines are kept here.
     """
-
-    PATHS = frozenset((*_ENDPOINTS, MODELS))
 
     def __init__(
         self,
@@ -69,15 +69,19 @@ class Door:
         max_body_bytes: int,
         clock: Callable[[], float] = time.perf_counter,
         episodes: Episodes | None = None,
+        head_seconds: float = HEAD_SECONDS,
         body_seconds: float = BODY_SECONDS,
     ) -> None:
         self._current, self._residency, self._records, self._telemetry = current, residency, records, telemetry
         self._forward = Forward(engine, residency, clock)
-        self._watches = Watches(stall_seconds=timeouts.idle, body_seconds=body_seconds)
-        self._max_body, self._clock = max_body_bytes, clock
+        self._clock = clock
         self._episodes = episodes if episodes is not None else Episodes()
-        self.draining = False
+        self.fronts: set[Front] = set()
+        self.max_body = max_body_bytes
+        self.head_seconds, self.body_seconds, self.stall_seconds = head_seconds, body_seconds, timeouts.idle
+        self.running = self.draining = False
         self.open = 0
+        telemetry.observe("tuneloop.connections.open", lambda: len(self.fronts))
         telemetry.observe("tuneloop.requests.open", lambda: self.open)
         telemetry.observe("tuneloop.residency.loads", lambda: residency.loads, counter=True)
         telemetry.observe("tuneloop.residency.resident", lambda: len(residency.resident))
@@ -85,68 +89,79 @@ class Door:
     @staticmethod
     def handles(path: str) -> bool:
         """Whether a path is the door's."""
-        return path in Door.PATHS or path.startswith(MODELS + "/")
+        return path in _ENDPOINTS or path.startswith(MODELS)
 
     async def run(self) -> None:
-        """Watch the clients of open requests, until cancelled."""
-        await self._watches.run()
+        """Look after the clients' connections, until cancelled."""
+        now = asyncio.get_running_loop().time
+        self.running = True
+        try:
+            while True:
+                await asyncio.sleep(LOOK_SECONDS)
+                for front in tuple(self.fronts):
+                    front.look(now())
+        finally:
+            self.running = False
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        began = self._clock()
-        endpoint = _ENDPOINTS.get(scope["path"])
+    def admit(self, headers: Mapping[bytes, bytes]) -> None:
+        """Raise if whoever sends these headers is not known: a stranger's large body need not be kept."""
+        authenticate(headers.get(b"authorization"), self._current.snapshot, stale=self._current.stale)
+
+    async def serve(self, call: Call) -> None:
+        """Answer one call, whatever it is, and remember it."""
+        endpoint = _ENDPOINTS.get(call.path)
         if endpoint is None:
-            await self._models(scope, send, began)
+            self._models(call)
             return
         self.open += 1
-        exchange = Exchange(self._current.snapshot, endpoint, dict(scope["headers"]), began)
+        exchange = Exchange(self._current.snapshot, endpoint, call, self._clock())
         try:
-            await self._complete(exchange, scope["method"], receive, send)
+            await self._complete(exchange)
         finally:
             self.open -= 1
-            self._record(exchange, scope["method"])
+            self._record(exchange)
 
-    async def _complete(self, exchange: Exchange, method: str, receive: Receive, send: Send) -> None:
+    async def _complete(self, exchange: Exchange) -> None:
         """Serve, and turn whatever can go wrong into what the client should see."""
-        watch: Watch | None = None
         try:
-            if method != "POST":
-                raise MethodNotAllowed(f"Not allowed to {method} on {exchange.endpoint.path}.", remedy="Use POST.")
-            if self.draining or not self._watches.running:
-                raise Unavailable("This server is shutting down.", remedy="Try again: another one answers.")
-            watch = Watch(self._watches, receive)
-            await self._serve(exchange, watch, receive, send)
+            await self._serve(exchange)
         except GatewayError as error:
-            await self._refuse(exchange, error, send)
-        except ClientGone:
-            exchange.leave()
+            self._refuse(exchange, error)
         except asyncio.CancelledError:
-            await self._ended(exchange, watch, send)
+            self._ended(exchange)
         except Exception as error:
             log.error("a defect of the gateway", exc_info=error)
-            await self._refuse(exchange, GatewayError("The gateway failed.", code="internal_error"), send)
+            self._refuse(exchange, GatewayError("The gateway failed.", code="internal_error"))
         finally:
-            if watch is not None:
-                watch.end()
             if exchange.lease is not None:
                 exchange.lease.release()
 
-    async def _serve(self, exchange: Exchange, watch: Watch, receive: Receive, send: Send) -> None:
+    async def _serve(self, exchange: Exchange) -> None:
         """Authenticate, assign, lease, forward. The record is written when all is over, however it ends."""
+        self._check(exchange.call)
         self._authenticate(exchange)
-        body = await read_body(receive, exchange.headers, self._max_body)
-        watch.body_read()
-        request = exchange.request = parse(body, exchange.endpoint)
-        exchange.size = len(body)
+        request = exchange.request = parse(exchange.call.body, exchange.endpoint)
         self._assign(exchange)
         await self._lease(exchange)
         answer = await self._forward.send(exchange)
         try:
-            await (self._forward.stream if request.stream else self._forward.whole)(exchange, answer, watch, send)
+            await (self._forward.stream if request.stream else self._forward.whole)(exchange, answer)
         finally:
             answer.close()
 
+    def _check(self, call: Call) -> None:
+        """What is wrong whoever asks."""
+        if call.refusal is not None:
+            raise call.refusal
+        if call.method != "POST":
+            raise MethodNotAllowed(f"Not allowed to {call.method} on {call.path}.", remedy="Use POST.")
+        if self.draining or not self.running:
+            raise Unavailable("This server is shutting down.", remedy="Try again: another one answers.")
+        if call.headers.get(b"content-encoding", b"identity") != b"identity":
+            raise InvalidRequest("Compressed bodies are not accepted.", code="unsupported_content_encoding")
+
     def _authenticate(self, exchange: Exchange) -> None:
-        headers, snapshot = exchange.headers, exchange.snapshot
+        headers, snapshot = exchange.call.headers, exchange.snapshot
         tenant, exchange.key = authenticate(headers.get(b"authorization"), snapshot, stale=self._current.stale)
         exchange.tenant = tenant
         exchange.id = new_inference_id(snapshot.secret, tenant.name)
@@ -156,8 +171,9 @@ class Door:
 
     def _assign(self, exchange: Exchange, *, anew: bool = False) -> None:
         """Decide what is to serve this request. `anew`: what its episode began with cannot be served."""
-        request, tenant, headers, snapshot = exchange.request, exchange.tenant, exchange.headers, exchange.snapshot
+        request, tenant, snapshot = exchange.request, exchange.tenant, exchange.snapshot
         assert request is not None and tenant is not None  # the steps before this one set them
+        headers = exchange.call.headers
         episode = exchange.episode = _name(headers, b"x-episode-id")
         # An episode without a user is its own targeting key, so that every worker draws the same for it.
         key = _name(headers, b"x-targeting-key") or request.targeting or episode or exchange.id
@@ -179,34 +195,31 @@ class Door:
             self._assign(exchange, anew=True)
             await self._forward.lease(exchange)
 
-    async def _refuse(self, exchange: Exchange, error: GatewayError, send: Send) -> None:
+    def _refuse(self, exchange: Exchange, error: GatewayError) -> None:
         """An HTTP error before the first byte, the stream's last event after it (and then no [DONE])."""
+        call = exchange.call
         exchange.fail(error)
         if error.status >= 502:
             self._residency.wake()  # the engine may be gone: look now
         if exchange.begun is not None:
-            event = b"data: " + error.body() + b"\n\n"
-            await send({"type": "http.response.body", "body": event, "more_body": False})
+            call.write(b"data: " + error.body() + b"\n\n", last=True)
             return
-        # After these the connection still holds bytes of a body, or a server that is about to go.
-        close = self.draining or error.status in (405, 408, 413)
-        await refuse(send, error, exchange.identity_headers() or [(b"x-request-id", uuid4().hex.encode())], close=close)
+        if self.draining:
+            call.keep = False
+        refuse(call, error, exchange.identity_headers() or _request_id())
 
-    async def _ended(self, exchange: Exchange, watch: Watch | None, send: Send) -> None:
-        """The request's task was cancelled: by our watch, or by a server that cannot wait for it any longer."""
-        ending, task = (watch.ending if watch is not None else None), asyncio.current_task()
-        if ending is None or task is None:
-            await self._refuse(exchange, Unavailable("This server is shutting down."), send)
+    def _ended(self, exchange: Exchange) -> None:
+        """The request's task was cancelled: its client left, or the server cannot wait for it any longer."""
+        task = asyncio.current_task()
+        if not exchange.call.gone or task is None:
+            self._refuse(exchange, Unavailable("This server is shutting down."))
             raise asyncio.CancelledError
         task.uncancel()
-        if ending is Ending.SLOW:
-            await self._refuse(exchange, RequestTimeout("The body of your request did not arrive in time."), send)
-        else:
-            exchange.leave()
+        exchange.leave()
 
-    def _record(self, exchange: Exchange, method: str) -> None:
+    def _record(self, exchange: Exchange) -> None:
         now = self._clock()
-        method = method if method == "POST" else "_OTHER"
+        method = "POST" if exchange.call.method == "POST" else "_OTHER"
         self._telemetry.http(method, exchange.endpoint.path, exchange.status, now - exchange.began)
         inference = exchange.inference(now)
         if inference is not None and exchange.trace is not None:
@@ -214,26 +227,35 @@ class Door:
             operation = exchange.endpoint.operation
             self._telemetry.request(inference, exchange.trace, operation=operation, error=exchange.error)
 
-    async def _models(self, scope: Scope, send: Send, began: float) -> None:
+    def _models(self, call: Call) -> None:
         """`GET /v1/models` and `GET /v1/models/{model}`."""
-        path, method, snapshot = scope["path"], scope["method"], self._current.snapshot
-        headers, status = [(b"x-request-id", uuid4().hex.encode())], 200
+        began, status, method, snapshot = self._clock(), 200, call.method, self._current.snapshot
         try:
-            if not self.handles(path):
-                raise NotFound(f"Unknown request URL: {method} {path[:200]}.", code="unknown_url")
+            if call.path != MODELS and not call.path.startswith(MODELS + "/"):
+                raise NotFound(f"Unknown request URL: {method} {call.path[:200]}.", code="unknown_url")
             if method != "GET":
-                raise MethodNotAllowed(f"Not allowed to {method} on {path[:200]}.", remedy="Use GET.")
-            authorization = dict(scope["headers"]).get(b"authorization")
+                raise MethodNotAllowed(f"Not allowed to {method} on {call.path[:200]}.", remedy="Use GET.")
+            authorization = call.headers.get(b"authorization")
             tenant, _ = authenticate(authorization, snapshot, stale=self._current.stale)
-            if path == MODELS:
+            if call.path == MODELS:
                 body = catalogue.listing(snapshot, tenant)
             else:
-                body = catalogue.card(snapshot, tenant, unquote(path.removeprefix(MODELS + "/")))
-            await reply(send, body, headers)
+                body = catalogue.card(snapshot, tenant, unquote(call.path.removeprefix(MODELS + "/")))
+            call.reply(body, b"content-type: application/json\r\n" + _request_id())
         except GatewayError as error:
             status = error.status
-            await refuse(send, error, headers)
+            refuse(call, error, _request_id())
         self._telemetry.http(method if method == "GET" else "_OTHER", MODELS, status, self._clock() - began)
+
+
+def refuse(call: Call, error: GatewayError, headers: bytes) -> None:
+    """Answer with an error."""
+    own = [(name, value) for name, value in error.headers() if name != b"content-length"]
+    call.reply(error.body(), rendered(own) + headers, error.status)
+
+
+def _request_id() -> bytes:
+    return b"x-request-id: %b\r\n" % uuid4().hex.encode()
 
 
 def _name(headers: Mapping[bytes, bytes], header: bytes) -> str | None:

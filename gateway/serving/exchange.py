@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -11,10 +10,10 @@ from gateway.domain import BASE, ApiKey, Assignment, Inference, Tenant
 from gateway.errors import EngineTimeout, GatewayError
 from gateway.identity import unit_of
 from gateway.serving.answers import NOTHING, Notes, of_body, of_stream
+from gateway.serving.call import Call
 from gateway.serving.leases import Lease
 from gateway.serving.request import Endpoint, Request
 from gateway.serving.sse import Events
-from gateway.serving.wire import Header
 from gateway.snapshot import Snapshot
 from gateway.telemetry import Trace
 
@@ -30,7 +29,7 @@ class Exchange:
 
     snapshot: Snapshot
     endpoint: Endpoint
-    headers: Mapping[bytes, bytes]
+    call: Call
     began: float
     created_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     tenant: Tenant | None = None
@@ -39,7 +38,6 @@ class Exchange:
     """44 hex, once the tenant is known."""
     trace: Trace | None = None
     request: Request | None = None
-    size: int = 0
     targeting_key: str = ""
     episode: str | None = None
     assignment: Assignment | None = None
@@ -63,31 +61,29 @@ class Exchange:
         """Whether prompt and answer are to be kept."""
         return self.tenant is not None and self.tenant.store_content
 
-    def identity_headers(self) -> list[Header]:
-        """Who this request is; on errors too."""
+    def identity_headers(self) -> bytes:
+        """Who this request is; on errors too. Rendered."""
         if not self.id:
-            return []
+            return b""
         name = self.id.encode()
-        return [(b"x-request-id", name), (b"x-inference-id", self.endpoint.id_prefix.encode() + name)]
+        return b"x-request-id: %b\r\nx-inference-id: %b%b\r\n" % (name, self.endpoint.id_prefix.encode(), name)
 
-    def answer_headers(self, now: float) -> list[Header]:
+    def answer_headers(self, now: float) -> bytes:
         """All of ours, before the first byte: the identity, the assignment, and what the gateway added in time."""
         self.begun, self.status = now, 200
-        assignment, headers = self.assignment, self.identity_headers()
-        assert assignment is not None and self.lease is not None  # an answer was leased and assigned before
+        assignment, lease = self.assignment, self.lease
+        assert assignment is not None and lease is not None  # an answer was leased and assigned before
         taken = now - self.began
-        served = self.lease.ref
-        headers += (
-            (b"x-variant", assignment.variant.encode()),
-            (b"x-adapter", self.lease.seat.name.encode() if served is not None else b"base"),
-            (b"x-overhead-ms", b"%.2f" % ((taken - self.waited) * 1e3)),
-            (b"openai-processing-ms", b"%d" % (taken * 1e3)),
+        headers = b"%bx-variant: %b\r\nx-adapter: %b\r\nx-overhead-ms: %.2f\r\nopenai-processing-ms: %d\r\n" % (
+            self.identity_headers(),
+            assignment.variant.encode(),
+            lease.seat.name.encode() if lease.ref is not None else b"base",
+            (taken - self.waited) * 1e3,
+            taken * 1e3,
         )
         if assignment.experiment is not None:
-            headers.append((b"x-experiment", assignment.experiment.encode()))
-        if self.fallback:
-            headers.append((b"x-fallback", b"true"))
-        return headers
+            headers += b"x-experiment: %b\r\n" % assignment.experiment.encode()
+        return headers + b"x-fallback: true\r\n" if self.fallback else headers
 
     def fail(self, error: GatewayError) -> None:
         """Note an error that ends the request. What was sent already keeps its status."""
@@ -142,7 +138,7 @@ class Exchange:
             overhead_ms=(begun - self.began - self.waited) * 1e3 if begun is not None else None,
             trace_id=trace.trace_id if trace is not None else None,
             span_id=trace.span_id if trace is not None else None,
-            messages=request.messages() if keeps and self.size <= MOST_KEPT else None,
+            messages=request.messages() if keeps and len(self.call.body) <= MOST_KEPT else None,
             answer=notes.text,
         )
 

@@ -18,11 +18,9 @@ from gateway.serving.exchange import MOST_KEPT, Exchange
 from gateway.serving.residency import Residency
 from gateway.serving.routing import instead_of
 from gateway.serving.sse import Events
-from gateway.serving.watch import Watch
-from gateway.serving.wire import Header, Send, reply
 
-_EVENT_STREAM = ((b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache"))
-_JSON: Header = (b"content-type", b"application/json")
+_EVENT_STREAM = b"content-type: text/event-stream; charset=utf-8\r\ncache-control: no-cache\r\n"
+_JSON = (b"content-type", b"application/json")
 
 
 class Forward:
@@ -84,20 +82,18 @@ class Forward:
         exchange.waited += self._clock() - asked
         return answer
 
-    async def whole(self, exchange: Exchange, answer: Answer, watch: Watch, send: Send) -> None:
+    async def whole(self, exchange: Exchange, answer: Answer) -> None:
         """Relay an answer in one piece."""
         asked = self._clock()
         exchange.body = body = await answer.read()
         now = self._clock()
         exchange.waited += now - asked
         self._residency.heard()
-        watch.sending = True
-        await reply(send, body, exchange.answer_headers(now))
-        watch.sending = False
+        exchange.call.reply(body, b"content-type: application/json\r\n" + exchange.answer_headers(now))
 
-    async def stream(self, exchange: Exchange, answer: Answer, watch: Watch, send: Send) -> None:
-        """Relay an answer event by event. Awaiting each send before the next read is the back-pressure."""
-        request = exchange.request
+    async def stream(self, exchange: Exchange, answer: Answer) -> None:
+        """Relay an answer event by event. A client that reads slowly holds up the next read: the back-pressure."""
+        request, call = exchange.request, exchange.call
         assert request is not None
         exchange.events = events = Events(wants_usage=request.wants_usage, keep=MOST_KEPT if exchange.keeps else 0)
         asked = self._clock()
@@ -107,23 +103,20 @@ class Forward:
                 raise UpstreamBroken("The engine's answer ended before it was complete.")
             out = events.feed(piece)
             if out:
-                watch.sending = True
                 if exchange.begun is None:
-                    await self._begin(exchange, asked, send)
-                await send({"type": "http.response.body", "body": out, "more_body": not events.done})
-                watch.sending = False
-                watch.sent += 1
+                    self._begin(exchange, asked)
+                call.write(out, last=events.done)
+                if call.blocked:
+                    await call.drain()
             if events.error is not None:
                 raise EngineFailed("The engine failed in the middle of its answer.")
-        watch.end()
         with suppress(GatewayError):  # the client has all of it; reading to the end lets the connection be used again
             while await answer.chunk():
                 pass
 
-    async def _begin(self, exchange: Exchange, asked: float, send: Send) -> None:
+    def _begin(self, exchange: Exchange, asked: float) -> None:
         """The head goes out with the first event, not with the engine's head: until then an error is an HTTP error."""
         now = self._clock()
         exchange.waited += now - asked
         self._residency.heard()
-        headers = [*_EVENT_STREAM, *exchange.answer_headers(now)]
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        exchange.call.begin(_EVENT_STREAM + exchange.answer_headers(now))

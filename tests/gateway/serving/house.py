@@ -15,8 +15,9 @@ import tempfile
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import openai
@@ -30,6 +31,7 @@ from gateway.engine.client import HttpEngine
 from gateway.engine.fake_engine import Options
 from gateway.identity import hash_key
 from gateway.serving.door import Door
+from gateway.serving.front import Front
 from gateway.serving.residency import Residency
 from gateway.settings import TimeoutSettings
 from gateway.snapshot import Current, Snapshot
@@ -226,8 +228,14 @@ async def _engine(options: Options | None, url: str | None) -> AsyncIterator[str
         yield running.url
 
 
+async def _not_found(scope: Any, receive: Any, send: Any) -> None:
+    """The other application's place."""
+    await send({"type": "http.response.start", "status": 404, "headers": [(b"content-length", b"0")]})
+    await send({"type": "http.response.body", "body": b""})
+
+
 async def _serve(door: Door, group: asyncio.TaskGroup) -> tuple[uvicorn.Server, str]:
-    config = uvicorn.Config(door, http="httptools", lifespan="off", access_log=False, log_config=None)
+    config = uvicorn.Config(_not_found, http=cast(Any, partial(Front, door=door)), lifespan="off", log_config=None)
     server = uvicorn.Server(config)
     listening = socket.create_server(("127.0.0.1", 0))
     group.create_task(server.serve(sockets=[listening]))

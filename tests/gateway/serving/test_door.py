@@ -162,7 +162,7 @@ async def test_wrong_methods_and_paths_are_refused_in_openais_shape(house: House
     assert answer.status_code == 405 and answer.json()["error"]["type"] == "invalid_request_error"
     answer = await house.http.post(house.url + "/v1/models", headers={"authorization": f"Bearer {ACME}"})
     assert answer.status_code == 405
-    answer = await house.http.get(house.url + "/v1/embeddings")
+    answer = await house.http.get(house.url + "/v1/modelsandmore")
     assert answer.status_code == 404 and answer.json()["error"]["code"] == "unknown_url"
 
 

@@ -1,0 +1,96 @@
+"""A request for the data plane as it came in, and the way its answer goes back. It knows HTTP's framing, no models."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from http import HTTPStatus
+from typing import Protocol
+
+from uvicorn.protocols.http.flow_control import FlowControl
+
+from gateway.errors import GatewayError
+
+Header = tuple[bytes, bytes]
+
+_STATUS = {one.value: b"HTTP/1.1 %d %b\r\n" % (one.value, one.phrase.encode()) for one in HTTPStatus}
+_OK = _STATUS[200]
+
+
+class Line(Protocol):
+    """What a call needs of its connection. `date`: rendered headers that every answer carries."""
+
+    flow: FlowControl
+
+    @property
+    def date(self) -> bytes: ...
+
+    def write(self, data: bytes) -> None: ...
+
+    def finished(self, *, keep: bool) -> None: ...
+
+
+class Call:
+    """`headers` have lower-case names (of two of one name, the last); `body` is whole. `refusal`: what is wrong with it
+    as HTTP, to be answered instead of serving it. `gone`: the client left, and `task` was cancelled for it.
+
+    Answer it with `reply`, or with `begin` and then `write` to the `last`. `headers` there are rendered lines.
+    """
+
+    __slots__ = ("_chunked", "_line", "body", "gone", "headers", "keep", "method", "path", "refusal", "task")
+
+    def __init__(
+        self, line: Line, method: str, path: str, headers: Mapping[bytes, bytes], version: str, *, keep: bool
+    ) -> None:
+        self._line, self.method, self.path, self.headers = line, method, path, headers
+        self.keep = keep
+        self.body = b""
+        self.refusal: GatewayError | None = None
+        self.task: asyncio.Task[None] | None = None
+        self.gone = False
+        self._chunked = version == "1.1"
+
+    def reply(self, body: bytes, headers: bytes, status: int = 200) -> None:
+        """The whole answer, at once."""
+        line = self._line
+        start = _OK if status == 200 else _STATUS.get(status) or b"HTTP/1.1 %d \r\n" % status
+        close = b"" if self.keep else b"connection: close\r\n"
+        head = b"%b%b%bcontent-length: %d\r\n%b\r\n" % (start, line.date, headers, len(body), close)
+        line.write(head if self.method == "HEAD" else head + body)
+        line.finished(keep=self.keep)
+
+    def begin(self, headers: bytes) -> None:
+        """The head of an answer whose length is not known yet."""
+        if not self._chunked:
+            self.keep = False  # HTTP/1.0: the end of the connection is the end of the answer
+        framing = b"transfer-encoding: chunked\r\n" if self._chunked else b""
+        close = b"" if self.keep else b"connection: close\r\n"
+        self._line.write(b"%b%b%b%b%b\r\n" % (_OK, self._line.date, headers, framing, close))
+
+    def write(self, piece: bytes, *, last: bool = False) -> None:
+        """A piece of the answer begun. Not empty, unless it is the last."""
+        if self._chunked:
+            piece = (b"%x\r\n%b\r\n" % (len(piece), piece) if piece else b"") + (b"0\r\n\r\n" if last else b"")
+        self._line.write(piece)
+        if last:
+            self._line.finished(keep=self.keep)
+
+    @property
+    def blocked(self) -> bool:
+        """The client reads slower than we write: `drain` before the next piece."""
+        return self._line.flow.write_paused
+
+    async def drain(self) -> None:
+        """Wait until the client has read most of what was written (or has left, which cancels the task)."""
+        await self._line.flow.drain()
+
+    def leave(self) -> None:
+        """Called by the connection: there is nobody to answer."""
+        self.gone = True
+        if self.task is not None:
+            self.task.cancel()
+
+
+def rendered(headers: Iterable[Header]) -> bytes:
+    """Headers as lines, each with its end."""
+    return b"".join([b"%b: %b\r\n" % header for header in headers])
