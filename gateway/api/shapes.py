@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat
 
 from adapters.errors import InvalidRef
 from adapters.ref import AdapterRef, is_slug
+from gateway.control.limits import MOST
 from gateway.control.names import MAX_VARIANTS, unknown_adapter
-from gateway.domain import BASE, Alias, Experiment, Variant
+from gateway.domain import BASE, Alias, Experiment, Limits, Variant
 from gateway.errors import InvalidRequest
 
 MAX_PAGE = 1000
@@ -42,6 +44,30 @@ class VariantBody(Body):
     ref: RefText | None = Field(
         None, description="`support@1`, `acme/support@1` or `base`.", examples=["acme/support@1"]
     )
+
+
+def _most(name: str) -> Any:
+    return Field(None, ge=1, le=MOST[name])
+
+
+class LimitsBody(Body):
+    """What is left out stays as it is, null removes a limit. A minute's limits refill all the time; days and months
+    are UTC's. Tokens are the prompt's and the answer's."""
+
+    requests_per_minute: int | None = _most("requests_per_minute")
+    tokens_per_minute: int | None = _most("tokens_per_minute")
+    concurrent_requests: int | None = _most("concurrent_requests")
+    tokens_per_day: int | None = _most("tokens_per_day")
+    tokens_per_month: int | None = _most("tokens_per_month")
+
+    def changes(self) -> dict[str, int | None]:
+        """Those that were given."""
+        return self.model_dump(exclude_unset=True)
+
+
+def limits_row(limits: Limits | None) -> dict[str, int]:
+    """Those that are set."""
+    return {name: value for name, value in asdict(limits).items() if value is not None} if limits else {}
 
 
 Variants = Annotated[list[VariantBody], Field(min_length=1, max_length=MAX_VARIANTS)]

@@ -92,6 +92,8 @@ def cell(value: Any) -> str:
         return f"{value:.4g}"
     if isinstance(value, list):
         return ",".join(map(cell, value))
+    if isinstance(value, dict):
+        return ",".join(f"{name}={cell(item)}" for name, item in value.items()) or "-"
     return " ".join(str(value).split())
 
 

@@ -7,6 +7,14 @@ from typing import Annotated, Any, Literal
 import typer
 
 from gateway.cli.client import Json, TenantName, call, every, segment, show, table
+from gateway.cli.limits import (
+    ConcurrentRequests,
+    RequestsPerMinute,
+    TokensPerDay,
+    TokensPerMinute,
+    TokensPerMonth,
+    limited,
+)
 from gateway.domain import Scope
 
 tenants = typer.Typer(help="Who shares the base model.", no_args_is_help=True, rich_markup_mode=None)
@@ -20,30 +28,63 @@ StoreContent = Annotated[
 AllowPinning = Annotated[
     bool | None, typer.Option("--allow-pinning/--no-allow-pinning", help="Clients may name versions and variants.")
 ]
+Weight = Annotated[float | None, typer.Option(help="Its share of a full engine, relative to the others' (1).")]
 
 
 @tenants.command("create")
 def create_tenant(
-    name: TenantName, store_content: StoreContent = None, allow_pinning: AllowPinning = None, as_json: Json = False
+    name: TenantName,
+    store_content: StoreContent = None,
+    allow_pinning: AllowPinning = None,
+    weight: Weight = None,
+    requests_per_minute: RequestsPerMinute = None,
+    tokens_per_minute: TokensPerMinute = None,
+    concurrent_requests: ConcurrentRequests = None,
+    tokens_per_day: TokensPerDay = None,
+    tokens_per_month: TokensPerMonth = None,
+    as_json: Json = False,
 ) -> None:
     """Create a tenant; prints its name."""
-    body = {"name": name, **_given(store_content=store_content, allow_pinning=allow_pinning)}
+    body = {"name": name, **_given(store_content=store_content, allow_pinning=allow_pinning, weight=weight)}
+    body |= limited(
+        requests_per_minute=requests_per_minute,
+        tokens_per_minute=tokens_per_minute,
+        concurrent_requests=concurrent_requests,
+        tokens_per_day=tokens_per_day,
+        tokens_per_month=tokens_per_month,
+    )
     answer = call("POST", "/tenants", body)
     show(answer, as_json=as_json, text=answer["name"])
 
 
 @tenants.command("list")
 def list_tenants(as_json: Json = False) -> None:
-    """Name, content kept, pinning allowed."""
-    table(every("/tenants"), ("name", "store_content", "allow_pinning"), as_json=as_json)
+    """Name, content kept, pinning allowed, weight, limits."""
+    table(every("/tenants"), ("name", "store_content", "allow_pinning", "weight", "limits"), as_json=as_json)
 
 
 @tenants.command("update")
 def update_tenant(
-    name: TenantName, store_content: StoreContent = None, allow_pinning: AllowPinning = None, as_json: Json = False
+    name: TenantName,
+    store_content: StoreContent = None,
+    allow_pinning: AllowPinning = None,
+    weight: Weight = None,
+    requests_per_minute: RequestsPerMinute = None,
+    tokens_per_minute: TokensPerMinute = None,
+    concurrent_requests: ConcurrentRequests = None,
+    tokens_per_day: TokensPerDay = None,
+    tokens_per_month: TokensPerMonth = None,
+    as_json: Json = False,
 ) -> None:
-    """Change what a tenant allows; prints its name."""
-    body = _given(store_content=store_content, allow_pinning=allow_pinning)
+    """Change what a tenant allows and may use; prints its name."""
+    body = _given(store_content=store_content, allow_pinning=allow_pinning, weight=weight)
+    body |= limited(
+        requests_per_minute=requests_per_minute,
+        tokens_per_minute=tokens_per_minute,
+        concurrent_requests=concurrent_requests,
+        tokens_per_day=tokens_per_day,
+        tokens_per_month=tokens_per_month,
+    )
     answer = call("PATCH", f"/tenants/{segment(name)}", body)
     show(answer, as_json=as_json, text=answer["name"])
 
@@ -55,17 +96,53 @@ def create_key(
         list[Scope] | None, typer.Option(help="Again for more; inference and feedback if left out.")
     ] = None,
     expires_at: Annotated[str | None, typer.Option(metavar="MOMENT", help="Such as 2027-01-01T00:00:00Z.")] = None,
+    requests_per_minute: RequestsPerMinute = None,
+    tokens_per_minute: TokensPerMinute = None,
+    concurrent_requests: ConcurrentRequests = None,
+    tokens_per_day: TokensPerDay = None,
+    tokens_per_month: TokensPerMonth = None,
     as_json: Json = False,
 ) -> None:
     """Make a key and print it: it is shown this once."""
-    answer = call("POST", f"/tenants/{segment(tenant)}/keys", _given(scopes=scope or None, expires_at=expires_at))
+    body = _given(scopes=scope or None, expires_at=expires_at)
+    body |= limited(
+        requests_per_minute=requests_per_minute,
+        tokens_per_minute=tokens_per_minute,
+        concurrent_requests=concurrent_requests,
+        tokens_per_day=tokens_per_day,
+        tokens_per_month=tokens_per_month,
+    )
+    answer = call("POST", f"/tenants/{segment(tenant)}/keys", body)
     show(answer, as_json=as_json, text=answer["key"])
+
+
+@keys.command("limit")
+def limit_key(
+    tenant: TenantName,
+    key_id: Annotated[str, typer.Argument(metavar="ID")],
+    requests_per_minute: RequestsPerMinute = None,
+    tokens_per_minute: TokensPerMinute = None,
+    concurrent_requests: ConcurrentRequests = None,
+    tokens_per_day: TokensPerDay = None,
+    tokens_per_month: TokensPerMonth = None,
+    as_json: Json = False,
+) -> None:
+    """Change a key's limits, which hold beside its tenant's; prints its id."""
+    body = limited(
+        requests_per_minute=requests_per_minute,
+        tokens_per_minute=tokens_per_minute,
+        concurrent_requests=concurrent_requests,
+        tokens_per_day=tokens_per_day,
+        tokens_per_month=tokens_per_month,
+    )
+    answer = call("PATCH", f"/tenants/{segment(tenant)}/keys/{segment(key_id)}", body)
+    show(answer, as_json=as_json, text=answer["id"])
 
 
 @keys.command("list")
 def list_keys(tenant: TenantName, as_json: Json = False) -> None:
-    """Id, prefix, scopes, made, expires, revoked."""
-    columns = ("id", "prefix", "scopes", "created_at", "expires_at", "revoked_at")
+    """Id, prefix, scopes, made, expires, revoked, limits."""
+    columns = ("id", "prefix", "scopes", "created_at", "expires_at", "revoked_at", "limits")
     table(every(f"/tenants/{segment(tenant)}/keys"), columns, as_json=as_json)
 
 

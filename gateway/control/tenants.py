@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
+from gateway.control.limits import UNCHANGED, LimitChanges, amended, check_weight
 from gateway.control.names import check_name, unknown
 from gateway.domain import Metric, MetricKind, Tenant
 from gateway.errors import Conflict
@@ -26,12 +27,22 @@ class Tenants:
     def __init__(self, db: Database) -> None:
         self._db = db
 
-    async def create(self, name: str, *, store_content: bool = False, allow_pinning: bool = True, actor: str) -> Tenant:
-        """Raises `Conflict` when the name is taken."""
+    async def create(
+        self,
+        name: str,
+        *,
+        store_content: bool = False,
+        allow_pinning: bool = True,
+        limits: LimitChanges | None = None,
+        weight: float = 1.0,
+        actor: str,
+    ) -> Tenant:
+        """Raises `Conflict` when the name is taken, `InvalidRequest` for a limit or weight out of range."""
         check_name("a tenant", name)
-        tenant = Tenant(name, store_content, allow_pinning)
+        check_weight(weight)
+        tenant = Tenant(name, store_content, allow_pinning, amended(None, limits), weight)
         async with change(self._db, "tenant.create", name, tenant=name, actor=actor) as new:
-            new.detail.update(store_content=store_content, allow_pinning=allow_pinning)
+            new.detail.update({field: value for field, value in asdict(tenant).items() if field != "name"})
             if not await tenants.insert(new.connection, tenant):
                 raise Conflict(f"There is a tenant `{name}` already.", remedy="Choose another name.", param="name")
             for metric, kind, description in FIRST_METRICS:
@@ -39,17 +50,31 @@ class Tenants:
         return tenant
 
     async def update(
-        self, name: str, *, store_content: bool | None = None, allow_pinning: bool | None = None, actor: str
+        self,
+        name: str,
+        *,
+        store_content: bool | None = None,
+        allow_pinning: bool | None = None,
+        limits: LimitChanges | None = UNCHANGED,
+        weight: float | None = None,
+        actor: str,
     ) -> Tenant:
-        """Change what is given. Raises `NotFound`."""
-        given: dict[str, Any] = {"store_content": store_content, "allow_pinning": allow_pinning}
+        """Change what is given; of `limits` those named, and all of them are removed by None.
+
+        Raises `NotFound`, and `InvalidRequest` for a limit or weight out of range.
+        """
+        given: dict[str, Any] = {"store_content": store_content, "allow_pinning": allow_pinning, "weight": weight}
         changes = {field: value for field, value in given.items() if value is not None}
+        if weight is not None:
+            check_weight(weight)
         async with change(self._db, "tenant.update", name, tenant=name, actor=actor) as new:
             new.detail.update(changes)
+            if limits != UNCHANGED:
+                new.detail["limits"] = dict(limits) if limits is not None else None
             tenant = await tenants.find(new.connection, name)
             if tenant is None:
                 raise unknown("tenant", name, param="tenant")
-            tenant = replace(tenant, **changes)
+            tenant = replace(tenant, **changes, limits=amended(tenant.limits, limits))
             await tenants.update(new.connection, tenant)
         return tenant
 

@@ -65,7 +65,7 @@ async def shell(db: Database, tmp_path: Path) -> AsyncIterator[Shell]:
 
 async def test_a_created_tenant_and_key_are_printed_alone(shell: Shell):
     assert await shell.says("tenants", "create", "acme", "--store-content") == "acme"
-    assert await shell.says("tenants", "list") == "acme\tyes\tyes"
+    assert await shell.says("tenants", "list") == "acme\tyes\tyes\t1\t-"
     assert await shell.says("tenants", "update", "acme", "--no-allow-pinning") == "acme"
     assert json.loads(await shell.says("tenants", "list", "--json"))[0]["allow_pinning"] is False
     key = await shell.says("keys", "create", "acme", "--scope", "admin")
@@ -76,7 +76,7 @@ async def test_a_created_tenant_and_key_are_printed_alone(shell: Shell):
     assert made["scopes"] == ["feedback", "inference"]
     assert await shell.says("keys", "revoke", "acme", made["id"]) == made["id"]
     lines = [line.split("\t") for line in (await shell.says("keys", "list", "acme")).splitlines()]
-    assert [len(line) for line in lines] == [6, 6] and lines[0][-1] == "-" and lines[1][-1] != "-"
+    assert [len(line) for line in lines] == [7, 7] and lines[0][-2] == "-" and lines[1][-2] != "-"
 
 
 async def test_metrics_are_declared_and_listed(shell: Shell):
@@ -144,6 +144,20 @@ async def _look(shell: Shell, directory: Path) -> None:
     newest = (await shell.says("audit", "--tenant", "acme", "--limit", "1")).split("\t")
     assert newest[1:] == ["operator", "acme", "alias.rollback", "support"]
     assert "base_model\tdemo/tiny" in await shell.says("engine")
+
+
+async def test_limits_are_set_shown_and_removed(shell: Shell):
+    await shell.says("tenants", "create", "acme", "--requests-per-minute", "60", "--weight", "2.5")
+    await shell.says("tenants", "update", "acme", "--tokens-per-day", "1000", "--requests-per-minute", "none")
+    assert await shell.says("tenants", "list") == "acme\tno\tyes\t2.5\ttokens_per_day=1000"
+    made = json.loads(await shell.says("keys", "create", "acme", "--concurrent-requests", "3", "--json"))
+    assert made["limits"] == {"concurrent_requests": 3}
+    assert await shell.says("keys", "limit", "acme", made["id"], "--tokens-per-month", "9") == made["id"]
+    assert (await shell.says("keys", "list", "acme")).endswith("\tconcurrent_requests=3,tokens_per_month=9")
+    assert "greater than or equal to 1" in await shell.refuses("tenants", "update", "acme", "--tokens-per-day", "0")
+    assert "limits" in await shell.refuses("keys", "limit", "acme", made["id"])
+    wrong = await shell.run("tenants", "update", "acme", "--tokens-per-day", "-5")
+    assert wrong.exit_code == 2 and "--tokens-per-day" in wrong.stderr
 
 
 async def test_a_refusal_is_the_gateways_sentence_on_standard_error(shell: Shell):

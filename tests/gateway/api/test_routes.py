@@ -22,7 +22,8 @@ async def test_a_tenant_is_created_listed_and_changed_by_the_operator(here: Inst
     made = await here.request("POST", "/admin/v1/tenants", {"name": "acme"})
     assert made.status_code == 201 and made.json()["store_content"] is False
     changed = await here.call("PATCH", "/tenants/acme", {"store_content": True})
-    assert changed == {"object": "tenant", "name": "acme", "store_content": True, "allow_pinning": True}
+    flags = {"store_content": True, "allow_pinning": True}
+    assert changed == {"object": "tenant", "name": "acme", **flags, "limits": {}, "weight": 1.0}
     assert [row["name"] for row in (await here.call("GET", "/tenants"))["data"]] == ["acme"]
     again = await here.request("POST", "/admin/v1/tenants", {"name": "acme"})
     assert again.status_code == 409

@@ -26,6 +26,7 @@ async def test_every_change_bumps_the_version_by_one_and_is_audited_and_announce
         "tenant.create": lambda: rooms.tenants.create("globex", actor=ME),
         "tenant.update": lambda: rooms.tenants.update("acme", store_content=True, actor=ME),
         "key.create": lambda: rooms.keys.create("acme", [Scope.ADMIN], actor=ME),
+        "key.limit": lambda: rooms.keys.limit("acme", key.id, {"tokens_per_day": 5}, actor=ME),
         "key.revoke": lambda: rooms.keys.revoke("acme", key.id, actor=ME),
         "metric.declare": lambda: rooms.metrics.declare(Metric("acme", "solved", MetricKind.BOOLEAN), actor=ME),
         "adapter.register": lambda: rooms.adapters.register(rooms.publish(seed=2), actor=ME),
