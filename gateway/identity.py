@@ -15,13 +15,14 @@ import time
 from functools import lru_cache
 
 _HEX44 = re.compile(r"[0-9a-f]{44}\Z")
+_WRITTEN = re.compile(r"(?:chatcmpl-|cmpl-|resp_|msg_|embd-)?([0-9a-f]{44})\Z")
 _TAG_BYTES = 6
 
 
 def new_inference_id(secret: bytes, tenant: str) -> str:
     """44 hex characters: a UUIDv7 (32) and a tag (12) that says it was given to `tenant`.
 
-    The client sees it behind `chatcmpl-` or `cmpl-`; stored and sent upstream it is bare.
+    The client sees it behind `chatcmpl-` or another prefix; stored and sent upstream it is bare.
     """
     moment = time.time_ns() // 1_000_000
     chance = random.getrandbits(74)  # to be unique is enough: that it cannot be made up is the tag's part
@@ -33,9 +34,9 @@ def new_inference_id(secret: bytes, tenant: str) -> str:
 
 
 def canonical_inference_id(text: str) -> str | None:
-    """The bare 44 hex of an id as clients write it (`chatcmpl-…`, `cmpl-…` or bare); None if it is none."""
-    bare = text.removeprefix("chatcmpl-").removeprefix("cmpl-")
-    return bare if _HEX44.match(bare) else None
+    """The bare 44 hex of an id as clients write it: behind any endpoint's prefix, or bare. None if it is none."""
+    found = _WRITTEN.match(text)
+    return found[1] if found is not None else None
 
 
 def is_inference_of(secret: bytes, tenant: str, inference_id: str) -> bool:

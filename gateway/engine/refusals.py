@@ -19,7 +19,31 @@ from gateway.errors import (
 
 _PATH = re.compile(r"(?<![\w.:/@])/(?:[\w.@+~-]+/?)+|\b[A-Za-z]:\\[^\s'\"]+|\b\w+://[^\s'\",;)]+")
 _ADDRESS = re.compile(r"\b\d{1,3}(?:\.\d{1,3}){3}(?::\d+)?\b|\b0x[0-9a-fA-F]{6,}\b|\blocalhost:\d+\b")
+_NO_API = re.compile(r"does not support \w+ API")
 NOT_FINITE = re.compile(r"out of range float|not JSON compliant", re.IGNORECASE)
+
+
+def lacks_route(status: int, body: bytes) -> bool:
+    """Whether an engine's answer says that it does not serve the endpoint at all, rather than not this model.
+
+    vLLM has no route for what its model cannot do (404 "Not Found"), or one that says so (501, "The model does not
+    support … API"). Of a model it does not hold it says that it does not exist, with the parameter `model`.
+    """
+    if status == 405:
+        return True
+    if status not in (404, 501):
+        return False
+    try:
+        told = json.loads(body)
+    except ValueError:
+        return status == 404  # a web server's own page
+    error = told.get("error", told.get("detail")) if isinstance(told, dict) else None
+    message = error.get("message") if isinstance(error, dict) else error
+    if status == 501:
+        return isinstance(message, str) and _NO_API.search(message) is not None
+    if not isinstance(message, str):
+        return True
+    return message.lower().endswith("not found") and "model" not in message.lower()
 
 
 def engine_sentence(body: bytes) -> str:

@@ -152,3 +152,12 @@ def only(allowed: object, why: str) -> Check:
             raise unsupported(name, why)
 
     return check
+
+
+def refused(why: str) -> Check:
+    """A parameter that is known and not served."""
+
+    def check(name: str, _value: Any) -> None:
+        raise unsupported(name, why)
+
+    return check

@@ -11,10 +11,10 @@ from typing import Any, Protocol
 
 import msgspec
 
-from gateway.serving import answers
+from gateway.serving import answers, answers_anthropic, answers_responses, anthropic, dialects, embeddings, responses
 from gateway.serving.answers import Reading
 from gateway.serving.checks import Check
-from gateway.serving.dialects import OPENAI, Dialect
+from gateway.serving.dialects import Dialect
 from gateway.serving.fields import CHAT, TEXT, check_together
 from gateway.serving.sse import Events
 
@@ -86,7 +86,7 @@ CHAT_COMPLETIONS = Endpoint(
     asked=_messages,
     events=_events,
     answers=answers.CHOICES,
-    dialect=OPENAI,
+    dialect=dialects.OPENAI,
 )
 COMPLETIONS = Endpoint(
     path="/v1/completions",
@@ -100,7 +100,51 @@ COMPLETIONS = Endpoint(
     asked=_prompt,
     events=_events,
     answers=answers.CHOICES,
-    dialect=OPENAI,
+    dialect=dialects.OPENAI,
+)
+RESPONSES = Endpoint(
+    path="/v1/responses",
+    raw_path=b"/v1/responses",
+    operation="chat",
+    id_prefix="resp_",
+    needs=("model", "input"),
+    fields=responses.FIELDS,
+    complete=responses.complete,
+    user=_user,
+    asked=responses.asked,
+    events=answers_responses.events,
+    answers=answers_responses.READING,
+    dialect=dialects.RESPONSES,
+    id_field="request_id",
+)
+MESSAGES = Endpoint(
+    path="/v1/messages",
+    raw_path=b"/v1/messages",
+    operation="chat",
+    id_prefix="msg_",
+    needs=("model", "messages", "max_tokens"),
+    fields=anthropic.FIELDS,
+    complete=anthropic.complete,
+    user=anthropic.user,
+    asked=anthropic.asked,
+    events=answers_anthropic.events,
+    answers=answers_anthropic.READING,
+    dialect=dialects.ANTHROPIC,
+    own_id=answers_anthropic.own_id,
+)
+EMBEDDINGS = Endpoint(
+    path="/v1/embeddings",
+    raw_path=b"/v1/embeddings",
+    operation="embeddings",
+    id_prefix="embd-",
+    needs=("model", "input"),
+    fields=embeddings.FIELDS,
+    complete=embeddings.complete,
+    user=_user,
+    asked=embeddings.asked,
+    events=embeddings.events,
+    answers=embeddings.READING,
+    dialect=dialects.OPENAI,
 )
 
-ENDPOINTS = {endpoint.path: endpoint for endpoint in (CHAT_COMPLETIONS, COMPLETIONS)}
+ENDPOINTS = {one.path: one for one in (CHAT_COMPLETIONS, COMPLETIONS, RESPONSES, MESSAGES, EMBEDDINGS)}

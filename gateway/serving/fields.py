@@ -38,7 +38,7 @@ _INT64 = 2**63
 _TOKEN_ID = (1 << 31) - 1
 
 
-def _stop(name: str, value: Any) -> Any:
+def stop(name: str, value: Any) -> Any:
     return _one_stop(name, value) if type(value) is str else _stops(name, value)
 
 
@@ -54,7 +54,7 @@ def _logit_bias(name: str, value: Any) -> dict[str, float]:
     return value
 
 
-def _template_kwargs(name: str, value: Any) -> dict[str, Any]:
+def template_kwargs(name: str, value: Any) -> dict[str, Any]:
     """Switches of thinking models. A template's other variables are not the client's to set."""
     if type(value) is dict:
         for key in value:
@@ -64,7 +64,11 @@ def _template_kwargs(name: str, value: Any) -> dict[str, Any]:
 
 
 def _prompt(name: str, value: Any) -> Any:
-    """A string, token ids, or a list of either."""
+    return prompts(name, value, MOST_PROMPTS)
+
+
+def prompts(name: str, value: Any, most: int) -> Any:
+    """A string, token ids, or a list of up to `most` of either."""
     if type(value) is str:
         return value
     if type(value) is not list:
@@ -73,7 +77,7 @@ def _prompt(name: str, value: Any) -> Any:
         raise wrong_value(name, "expected at least 1 item", code="empty_array")
     if type(value[0]) is int:
         return _tokens(name, value)
-    sized(name, value, MOST_PROMPTS, least=1)
+    sized(name, value, most, least=1)
     return [one if type(one) is str else _tokens(f"{name}[{i}]", one) for i, one in enumerate(value)]
 
 
@@ -83,6 +87,10 @@ def _tokens(name: str, value: Any) -> list[int]:
         if type(one) is not int or not 0 <= one <= _TOKEN_ID:
             raise wrong_value(name, "expected token ids")
     return value  # type: ignore[no-any-return]  # `sized` says that it is a list
+
+
+def stream_options(name: str, value: Any) -> dict[str, Any]:
+    return rebuilt(name, value, _STREAM_OPTIONS)
 
 
 def _modalities(name: str, value: Any) -> None:
@@ -109,36 +117,7 @@ _STREAM_OPTIONS: dict[str, Check] = {
     "include_obfuscation": checked_and_dropped(flag),
 }
 
-_COMMON: dict[str, Check] = {
-    "model": text(256),
-    "max_tokens": integer(1, MOST_TOKENS),
-    "min_tokens": integer(0, MOST_TOKENS),
-    "temperature": decimal(0, 2),
-    "top_p": decimal(0, 1, above=True),
-    "top_k": integer(-1, 1_000_000),
-    "min_p": decimal(0, 1),
-    "presence_penalty": _penalty,
-    "frequency_penalty": _penalty,
-    "repetition_penalty": decimal(0, 10, above=True),
-    "logit_bias": _logit_bias,
-    "n": integer(1, MOST_CHOICES),
-    "seed": integer(-_INT64, _INT64 - 1),
-    "stop": _stop,
-    "stop_token_ids": array(integer(0, _TOKEN_ID), 64),
-    "include_stop_str_in_output": flag,
-    "ignore_eos": flag,
-    "skip_special_tokens": flag,
-    "spaces_between_special_tokens": flag,
-    "add_special_tokens": flag,
-    "truncate_prompt_tokens": integer(-1, MOST_TOKENS),
-    "return_token_ids": flag,
-    "return_tokens_as_token_ids": flag,
-    "echo": flag,
-    "stream": flag,
-    "stream_options": lambda name, value: rebuilt(name, value, _STREAM_OPTIONS),
-    "response_format": response_format,
-    "structured_outputs": structured_outputs,
-    # OpenAI's own house:
+LABELS: dict[str, Check] = {
     "user": _label,
     "safety_identifier": _label,
     "prompt_cache_key": _label,
@@ -147,6 +126,43 @@ _COMMON: dict[str, Check] = {
     "metadata": dropped,
     "store": dropped,
     "service_tier": dropped,
+}
+"""OpenAI's own house."""
+
+SAMPLING: dict[str, Check] = {
+    "model": text(256),
+    "temperature": decimal(0, 2),
+    "top_p": decimal(0, 1, above=True),
+    "top_k": integer(-1, 1_000_000),
+    "min_p": decimal(0, 1),
+    "presence_penalty": _penalty,
+    "frequency_penalty": _penalty,
+    "repetition_penalty": decimal(0, 10, above=True),
+    "logit_bias": _logit_bias,
+    "seed": integer(-_INT64, _INT64 - 1),
+    "stop": stop,
+    "stop_token_ids": array(integer(0, _TOKEN_ID), 64),
+    "include_stop_str_in_output": flag,
+    "ignore_eos": flag,
+    "skip_special_tokens": flag,
+    "stream": flag,
+    "structured_outputs": structured_outputs,
+}
+
+_COMMON: dict[str, Check] = {
+    **SAMPLING,
+    **LABELS,
+    "max_tokens": integer(1, MOST_TOKENS),
+    "min_tokens": integer(0, MOST_TOKENS),
+    "n": integer(1, MOST_CHOICES),
+    "spaces_between_special_tokens": flag,
+    "add_special_tokens": flag,
+    "truncate_prompt_tokens": integer(-1, MOST_TOKENS),
+    "return_token_ids": flag,
+    "return_tokens_as_token_ids": flag,
+    "echo": flag,
+    "stream_options": stream_options,
+    "response_format": response_format,
 }
 
 CHAT: dict[str, Check] = _COMMON | {
@@ -160,7 +176,7 @@ CHAT: dict[str, Check] = _COMMON | {
     "reasoning_effort": one_of("none", "minimal", "low", "medium", "high", "xhigh", "max"),
     "include_reasoning": flag,
     "thinking_token_budget": integer(0, MOST_TOKENS),
-    "chat_template_kwargs": _template_kwargs,
+    "chat_template_kwargs": template_kwargs,
     "add_generation_prompt": flag,
     "continue_final_message": flag,
     "modalities": _modalities,
@@ -188,6 +204,7 @@ SCALARS = frozenset(
             "top_logprobs",
         ),
         *("temperature", "top_p", "top_k", "min_p", "ignore_eos", "parallel_tool_calls", "truncate_prompt_tokens"),
+        *("max_output_tokens", "truncation", "dimensions", "encoding_format"),
         *("presence_penalty", "frequency_penalty", "repetition_penalty", "reasoning_effort", "thinking_token_budget"),
     )
 )

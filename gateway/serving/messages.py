@@ -81,10 +81,11 @@ def _part(name: str, value: Any) -> dict[str, Any]:
 def _image(name: str, value: Any) -> dict[str, Any]:
     if type(value) is str:
         value = {"url": value}
-    return rebuilt(name, value, {"url": _inline, "detail": one_of("auto", "low", "high")}, required=("url",))
+    return rebuilt(name, value, {"url": inline_image, "detail": one_of("auto", "low", "high")}, required=("url",))
 
 
-def _inline(name: str, value: Any) -> str:
+def inline_image(name: str, value: Any) -> str:
+    """A `data:` URL of an image."""
     if type(value) is not str:
         raise wrong_type(name, "a string", value)
     if value[:11].lower() != "data:image/":

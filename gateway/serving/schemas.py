@@ -53,7 +53,7 @@ def response_format(name: str, value: Any) -> dict[str, Any]:
     kind = value.get("type") if type(value) is dict else None
     if kind == "structural_tag":
         raise unsupported(name, _ADVICE)
-    shape = {"type": one_of("text", "json_object", "json_schema"), "json_schema": _json_schema}
+    shape = {"type": one_of("text", "json_object", "json_schema"), "json_schema": json_schema}
     return rebuilt(name, value, shape, required=("type", "json_schema") if kind == "json_schema" else ("type",))
 
 
@@ -82,7 +82,8 @@ def refuse_forced_patterns(offered: list[dict[str, Any]]) -> None:
         schema(f"tools[{index}].function.parameters", tool["function"].get("parameters", {}))
 
 
-def _json_schema(name: str, value: Any) -> dict[str, Any]:
+def json_schema(name: str, value: Any) -> dict[str, Any]:
+    """A schema with its name, as OpenAI wraps one."""
     fields = {"name": _name, "description": _words, "schema": schema, "strict": flag}
     return rebuilt(name, value, fields, required=("name", "schema"))
 
@@ -101,11 +102,12 @@ def _tool(name: str, value: Any) -> dict[str, Any]:
 
 
 def _function(name: str, value: Any) -> dict[str, Any]:
-    fields = {"name": _function_name, "description": _words, "parameters": _parameters, "strict": flag}
+    fields = {"name": function_name, "description": _words, "parameters": parameters, "strict": flag}
     return rebuilt(name, value, fields, required=("name",))
 
 
-def _function_name(name: str, value: Any) -> str:
+def function_name(name: str, value: Any) -> str:
+    """Up to 64 ASCII letters, digits, `_`, `-` and `.`."""
     _name(name, value)
     if not value.replace("_", "a").replace("-", "a").replace(".", "a").isalnum() or not value.isascii():
         raise InvalidRequest(
@@ -114,7 +116,8 @@ def _function_name(name: str, value: Any) -> str:
     return value  # type: ignore[no-any-return]  # `_name` says that it is a str
 
 
-def _parameters(name: str, value: Any) -> dict[str, Any]:
+def parameters(name: str, value: Any) -> dict[str, Any]:
+    """The schema of a tool that is merely offered: text in the prompt, which no compiler sees."""
     return schema(name, value, patterns=True)
 
 

@@ -7,6 +7,7 @@ way: the marks below cannot occur inside a JSON string, where every quote is esc
 from __future__ import annotations
 
 import re
+from typing import ClassVar
 
 from gateway.errors import EngineFailed
 
@@ -16,6 +17,7 @@ _USAGE_SPACED = b'"choices": []'
 _CHOICES = b"}]}\n\n"
 _ERROR = re.compile(rb'data: ?\{"error"')
 _DONE = re.compile(rb"data: ?\[DONE\]")
+_NAME = re.compile(rb"^event: ?([\w.]+)", re.MULTILINE)
 MOST_EVENT = 8 * 1024 * 1024
 _OVER = b"\0"
 """A tail that keeps whatever comes after the end off the quick path."""
@@ -58,19 +60,15 @@ class Events:
         if self.done or self.error is not None:
             return b""
         buffer = self._tail + piece
-        # For the same reason all that comes before the last list of choices may pass as it is.
-        start = buffer.rfind(_CHOICES) + len(_CHOICES)
         out: list[bytes] = []
-        if start >= len(_CHOICES):
+        start = self._uneventful(buffer)
+        if start:
             self.last = buffer[:start]
             out.append(self.last)
-        else:
-            start = 0
         # A boundary is at most four bytes, so three of the old tail are enough to find one that the cut divided.
         for found in _BOUNDARY.finditer(buffer, max(start, len(self._tail) - 3)):
             event, start = buffer[start : found.end()], found.end()
-            if self._passes(event):
-                out.append(event)
+            out.append(self._read(event))
             if self.done or self.error is not None:
                 self._tail = _OVER
                 return b"".join(out)
@@ -79,18 +77,23 @@ class Events:
             raise EngineFailed("The engine sent an event beyond all bounds.")
         return b"".join(out)
 
-    def _passes(self, event: bytes) -> bool:
+    def _uneventful(self, buffer: bytes) -> int:
+        """Up to where all may pass as it is: for the same reason, up to the end of the last list of choices."""
+        return buffer.rfind(_CHOICES) + len(_CHOICES) if _CHOICES in buffer else 0
+
+    def _read(self, event: bytes) -> bytes:
+        """Note what an event says; what of it the client gets."""
         if _DONE.match(event):
             self.done = True
         elif _ERROR.match(event):
             self.error = event
-            return False
+            return b""
         elif _USAGE in event or _USAGE_SPACED in event:
             self.usage = event
-            return self._wants_usage
+            return event if self._wants_usage else b""
         else:
             self.last = event
-        return True
+        return event
 
     def _hold(self, piece: bytes) -> None:
         self._keep -= len(piece)
@@ -98,6 +101,54 @@ class Events:
             self._keep, self.cut = 0, True
         else:
             self.kept.append(piece)
+
+
+class NamedEvents(Events):
+    """A stream whose events have names (`event: …`), all of which the client gets. Subclasses say which ones matter.
+
+    `_common` begins the event that most pieces consist of. `_ends` are the names that end a stream well, `_fails` those
+    that end it badly; `usage` collects the events named in `_counts`.
+    """
+
+    __slots__ = ()
+
+    _common: ClassVar[bytes]
+    _ends: ClassVar[frozenset[bytes]]
+    _fails: ClassVar[frozenset[bytes]]
+    _counts: ClassVar[frozenset[bytes]]
+
+    def __init__(self, *, keep: int = 0) -> None:
+        super().__init__(wants_usage=True, keep=keep)
+
+    def feed(self, piece: bytes) -> bytes:
+        """What may go to the client now: whole events, or nothing yet."""
+        # The common piece is one event of text; JSON escapes line ends, so the first empty line is its end.
+        if not self._tail and piece.startswith(self._common) and piece.find(b"\n\n") == len(piece) - 2:
+            self.last = piece
+        else:
+            piece = self._sift(piece)
+        if self._keep and piece:
+            self._hold(piece)
+        return piece
+
+    def _uneventful(self, buffer: bytes) -> int:
+        return 0
+
+    def _read(self, event: bytes) -> bytes:
+        found = _NAME.search(event)
+        name = found[1] if found is not None else b""
+        if name in self._fails or _ERROR.match(event):
+            self.error = event
+            return b""
+        if name in self._counts:
+            self.usage = (self.usage or b"") + event
+        self.done = name in self._ends
+        self.last = self._worded(name, event)
+        return self.last
+
+    def _worded(self, name: bytes, event: bytes) -> bytes:
+        """The event as the client is to get it."""
+        return event
 
 
 def payloads(stream: bytes) -> list[bytes]:

@@ -26,9 +26,9 @@ def test_a_made_up_id_is_refused(text: str) -> None:
 
 def test_ids_are_told_by_any_of_their_spellings() -> None:
     bare = identity.new_inference_id(SECRET, "acme")
-    for text in (bare, f"chatcmpl-{bare}", f"cmpl-{bare}"):
+    for text in (bare, *(prefix + bare for prefix in ("chatcmpl-", "cmpl-", "resp_", "msg_", "embd-"))):
         assert identity.canonical_inference_id(text) == bare
-    for text in ("", bare + "0", bare.upper(), f"chat-{bare}", "chatcmpl-", f"{bare}\n"):
+    for text in ("", bare + "0", bare.upper(), f"chat-{bare}", "chatcmpl-", f"resp_msg_{bare}", f"{bare}\n"):
         assert identity.canonical_inference_id(text) is None
 
 

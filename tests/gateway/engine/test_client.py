@@ -13,7 +13,7 @@ from gateway.engine import fake
 from gateway.engine.base import Engine
 from gateway.engine.client import HttpEngine
 from gateway.engine.fake_engine import Options
-from gateway.engine.refusals import engine_error, engine_sentence
+from gateway.engine.refusals import engine_error, engine_sentence, lacks_route
 from gateway.errors import (
     AdapterRefused,
     Conflict,
@@ -277,3 +277,23 @@ def test_a_prompt_that_is_too_long_is_openais_error() -> None:
     body = json.dumps({"error": {"message": message, "param": "input_tokens", "code": 400}}).encode()
     error = engine_error(400, body)
     assert (error.code, error.param, error.status) == ("context_length_exceeded", "input_tokens", 400)
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "lacks"),
+    [
+        (404, "Not Found", True),
+        (404, "File Not Found", True),
+        (405, "Method Not Allowed", True),
+        (501, "The model does not support Responses API", True),
+        (404, "The model `acme/support@1` does not exist. Valid aliases: base.", False),
+        (404, "model 'acme/support@1' not found", False),
+        (501, "echo is not implemented together with streaming", False),
+        (400, "Not Found", False),
+        (500, "Not Found", False),
+    ],
+)
+def test_an_engine_without_a_route_is_told_from_one_without_an_adapter(status: int, message: str, lacks: bool) -> None:
+    for shape in ({"error": {"message": message, "type": "X", "param": None, "code": status}}, {"detail": message}):
+        assert lacks_route(status, json.dumps(shape).encode()) is lacks
+    assert lacks_route(404, b"<html>404") and lacks_route(404, b"") and not lacks_route(501, b"<html>")
