@@ -11,6 +11,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
+import msgspec
+
 from adapters.ref import AdapterRef
 
 BASE = "base"
@@ -193,13 +195,14 @@ class Swapped:
     timings_ms: dict[str, float]
 
 
-@dataclass(slots=True)  # not frozen, though nobody writes to it: freezing 36 fields costs 9 µs of every request
-class Inference:
+class Inference(msgspec.Struct, gc=False):
     """One request as it is remembered. Times are UTC, durations milliseconds; `None`: not known or not applicable.
 
     `unit` is the keyed hash of the targeting key (never the key itself). `outcome` is "ok", "client_error",
     "engine_error", "timeout" or "disconnected". `messages` and `answer` are filled only for tenants that store content;
     `messages` is the request's `messages` (or `[{"role": "user", "content": prompt}]` for /v1/completions).
+
+    A Struct and not a dataclass: it is made for every request and encoded as JSON, which takes 2 µs instead of 9.
     """
 
     id: str

@@ -19,7 +19,8 @@ from gateway.errors import GatewayError
 
 log = logging.getLogger("gateway.recorder")
 
-BATCH = 1000
+BATCH = 500
+"""Rows in one statement: more make the event loop stall for longer (500 take 2 ms) and gain nothing."""
 LINGER_SECONDS = 0.2
 """A row is written about this long after its answer; feedback does not wait for it (early feedback is accepted)."""
 FIRST_BACKOFF, LAST_BACKOFF = 0.1, 5.0

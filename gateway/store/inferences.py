@@ -1,11 +1,12 @@
-"""Writes `inferences`, in batches, by COPY."""
+"""Writes `inferences`, in batches, each as one JSON text that PostgreSQL takes apart.
+
+Measured beside COPY with its binary rows: 4 instead of 23 µs a row in this process, 24 instead of 11 in PostgreSQL's,
+and an id that is there already needs no way round by a second table (docs/performance.md).
+"""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import fields
-from operator import attrgetter
 from typing import Any
 
 import asyncpg
@@ -14,59 +15,45 @@ import msgspec
 from gateway.domain import Inference
 from gateway.store.database import Database
 
-_COLUMNS = [field.name for field in fields(Inference)]
-_values = attrgetter(*_COLUMNS)
+_COLUMNS = ", ".join(Inference.__struct_fields__)
+_INSERT = f"""
+    INSERT INTO inferences ({_COLUMNS})
+    SELECT {_COLUMNS} FROM json_populate_recordset(NULL::inferences, $1::json)
+    ON CONFLICT (id) DO NOTHING
+"""  # noqa: S608 — the names are our own fields'
 _INT4 = 2**31 - 1
 
 
 async def write_inferences(db: Database, batch: Sequence[Inference]) -> None:
-    """Write all of `batch`, in one transaction. Raises `Unavailable`.
+    """Write all of `batch`, or none. Raises `Unavailable`.
 
     An id that is there already is left as it is, so a batch may be repeated after an error of unknown outcome.
     """
-    rows = [_row(inference) for inference in batch]
     try:
-        async with db.transaction() as connection:
-            await connection.copy_records_to_table("inferences", records=rows, columns=_COLUMNS)
-    except asyncpg.UniqueViolationError:
-        await _write_missing(db, rows)
+        await _insert(db, msgspec.json.encode(batch).decode())
+    except (UnicodeEncodeError, OverflowError, asyncpg.DataError):
+        # What came from outside is made to fit: one odd request must not cost its batch.
+        await _insert(db, msgspec.json.encode([_fitting(one) for one in batch]).decode())
 
 
-async def _write_missing(db: Database, rows: list[tuple[Any, ...]]) -> None:
-    """The repeated batch, twice the work: COPY knows no ON CONFLICT, so it goes by way of a table of its own."""
+async def _insert(db: Database, rows: str) -> None:
     async with db.transaction() as connection:
-        await connection.execute(
-            "CREATE TEMP TABLE inferences_again (LIKE inferences INCLUDING DEFAULTS) ON COMMIT DROP"
-        )
-        await connection.copy_records_to_table("inferences_again", records=rows, columns=_COLUMNS)
-        await connection.execute("INSERT INTO inferences SELECT * FROM inferences_again ON CONFLICT DO NOTHING")
+        await connection.execute(_INSERT, rows)
 
 
-def _row(inference: Inference) -> tuple[Any, ...]:
-    """The columns' values. What came from outside is made to fit: one odd request must not cost its batch."""
-    return tuple(map(_fitting, _values(inference)))
+def _fitting(inference: Inference) -> dict[str, Any]:
+    """The columns' values, as PostgreSQL can take them."""
+    return {name: _fit(getattr(inference, name)) for name in inference.__struct_fields__}
 
 
-def _fitting(value: Any) -> Any:
+def _fit(value: Any) -> Any:
+    """PostgreSQL's text holds neither NUL nor half a surrogate pair; an engine may claim any number of tokens."""
     if isinstance(value, str):
-        return _text(value)
-    if isinstance(value, dict | list):
-        return _json(value)
+        return value.replace("\x00", "\ufffd").encode("utf-8", "replace").decode()
+    if isinstance(value, dict):
+        return {_fit(name): _fit(one) for name, one in value.items()}
+    if isinstance(value, list):
+        return [_fit(one) for one in value]
     if isinstance(value, int) and not isinstance(value, bool):
-        return max(-_INT4, min(value, _INT4))  # an engine may claim any number of tokens
+        return max(-_INT4, min(value, _INT4))
     return value
-
-
-def _text(text: str) -> str:
-    """PostgreSQL's text holds neither NUL nor half a surrogate pair."""
-    if text.isascii() and "\x00" not in text:
-        return text
-    return text.replace("\x00", "\ufffd").encode("utf-8", "replace").decode("utf-8")
-
-
-def _json(value: object) -> str:
-    """JSON text; NaN and infinities become null, half a surrogate pair stays an escape."""
-    try:
-        return msgspec.json.encode(value).decode()
-    except UnicodeEncodeError:
-        return json.dumps(value)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from gateway.domain import Inference
 from gateway.identity import new_inference_id
