@@ -57,6 +57,7 @@ class Faults:
     nan: list[str] = field(default_factory=list)  # models whose log-probabilities are NaN
     inert: list[str] = field(default_factory=list)  # adapters that answer exactly as the base model does
     only: list[str] = field(default_factory=list)
+    lacks: list[str] = field(default_factory=list)  # paths that do not exist, as those of what vLLM's model cannot do
     health: int = 200
     slice_bytes: int = 0
     close_idle: bool = False

@@ -65,6 +65,10 @@ class Exchange:
         """Send one event as one HTTP chunk; waits while the client reads too slowly."""
         await self._connection.send(b"%x\r\ndata: %b\n\n\r\n" % (len(data) + 8, data))
 
+    async def frame(self, frame: bytes) -> None:
+        """Send what is an event already, as one HTTP chunk; waits as `event` does."""
+        await self._connection.send(b"%x\r\n%b\r\n" % (len(frame), frame))
+
     async def end_stream(self) -> None:
         await self._connection.send(b"0\r\n\r\n")
         self._connection.finish()

@@ -1,6 +1,7 @@
 """What a request to the fake engine asks for: checked as vLLM 0.32 does, and answered, as a `Job`.
 
-It knows nothing of HTTP; `fake_render.py` turns a job into vLLM's bodies and events.
+Responses and messages are read as the chats they are (`fake_responses.py`, `fake_messages.py`), as vLLM reads them. It
+knows nothing of HTTP; `fake_render.py` and those two turn a job into vLLM's bodies and events.
 """
 
 from __future__ import annotations
@@ -23,14 +24,22 @@ from gateway.engine.fake_answers import (
     say,
 )
 from gateway.engine.fake_engine import FakeEngine, Refused
+from gateway.engine.fake_messages import messages_as_chat
+from gateway.engine.fake_responses import responses_as_chat
+
+READ_AS_CHAT = {"responses": responses_as_chat, "messages": messages_as_chat}
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One request, understood. `top` is the number of log-probabilities a token gets beside its own, None for none."""
+    """One request, understood. `top` is the number of log-probabilities a token gets beside its own, None for none;
+    `asked` is the body as it came.
+    """
 
-    chat: bool
+    kind: str
+    """"chat", "text", "responses" or "messages"."""
     id: str
+    asked: dict[str, Any]
     created: int
     model: str
     adapter: str | None
@@ -41,6 +50,10 @@ class Job:
     usage: bool
     top: int | None
     nan: bool
+
+    @property
+    def chat(self) -> bool:
+        return self.kind != "text"
 
     @property
     def head(self) -> dict[str, Any]:
@@ -59,10 +72,11 @@ class Job:
         }
 
 
-def read_job(engine: FakeEngine, body: Any, *, chat: bool, request_id: str | None) -> Job:
+def read_job(engine: FakeEngine, asked: Any, *, kind: str, request_id: str | None) -> Job:
     """Check a request as vLLM does. Raises `Refused`."""
-    if not isinstance(body, dict):
+    if not isinstance(asked, dict):
         raise Refused(400, "1 validation error:\n  the body must be a JSON object", type="Bad Request", param="body")
+    chat, body = kind != "text", READ_AS_CHAT[kind](asked) if kind in READ_AS_CHAT else asked
     adapter, voice = engine.voice(body.get("model"))
     prompts = [prompt_of(_messages(body))] if chat else _prompts(body)
     limit = _limit(engine, body, max(count_tokens(prompt) for prompt in prompts), chat=chat)
@@ -75,8 +89,9 @@ def read_job(engine: FakeEngine, body: Any, *, chat: bool, request_id: str | Non
     top = (_integer(body, "top_logprobs", 0) if body.get("logprobs") else None) if chat else body.get("logprobs")
     options = body.get("stream_options") or {}
     return Job(
-        chat=chat,
-        id=("chatcmpl-" if chat else "cmpl-") + (request_id or uuid.uuid4().hex),
+        kind=kind,
+        id=_id(kind, asked, request_id or uuid.uuid4().hex),
+        asked=asked,
         created=int(time.time()),
         model=adapter or engine.options.base_model,
         adapter=adapter,
@@ -88,6 +103,12 @@ def read_job(engine: FakeEngine, body: Any, *, chat: bool, request_id: str | Non
         top=top,
         nan=nan,
     )
+
+
+def _id(kind: str, asked: dict[str, Any], request_id: str) -> str:
+    if kind == "responses":  # only the body's own field counts
+        return str(asked.get("request_id") or f"resp_{uuid.uuid4().hex}")
+    return ("cmpl-" if kind == "text" else "chatcmpl-") + request_id
 
 
 def _messages(body: dict[str, Any]) -> list[Any]:

@@ -10,19 +10,24 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 import msgspec
 
 from gateway.engine.fake_answers import prompt_of
+from gateway.engine.fake_embeddings import Embedding, read_embedding
 from gateway.engine.fake_engine import FakeEngine, Faults, Refused
 from gateway.engine.fake_http import Exchange
+from gateway.engine.fake_messages import broken_message, message_events, whole_message
 from gateway.engine.fake_openai import Job, read_job
 from gateway.engine.fake_render import encode, events, whole
+from gateway.engine.fake_responses import response_events, whole_response
 
 Route = Callable[["Routes", Exchange, Any], Awaitable[None]]
 NEVER = 10**9
+WHOLE = {"chat": whole, "text": whole, "responses": whole_response, "messages": whole_message}
+EVENTS = {"responses": response_events, "messages": message_events}
 
 
 class Routes:
@@ -38,7 +43,7 @@ class Routes:
         body = self._remember(exchange, path)
         route = ROUTES.get((exchange.method, path))
         try:
-            if route is None:
+            if route is None or path in self._engine.faults.lacks:
                 raise Refused(404, "Not Found", type="Not Found")
             await route(self, exchange, body)
         except Refused as error:
@@ -54,20 +59,38 @@ class Routes:
         return body
 
     async def chat(self, exchange: Exchange, body: Any) -> None:
-        await self._generate(exchange, body, chat=True)
+        await self._generate(exchange, body, kind="chat")
 
     async def complete(self, exchange: Exchange, body: Any) -> None:
-        await self._generate(exchange, body, chat=False)
+        await self._generate(exchange, body, kind="text")
 
-    async def _generate(self, exchange: Exchange, body: Any, *, chat: bool) -> None:
-        engine = self._engine
-        job = read_job(engine, body, chat=chat, request_id=exchange.headers.get("x-request-id"))
-        name = job.adapter or ""
+    async def respond(self, exchange: Exchange, body: Any) -> None:
+        await self._generate(exchange, body, kind="responses")
+
+    async def message(self, exchange: Exchange, body: Any) -> None:
+        await self._generate(exchange, body, kind="messages")
+
+    async def embed(self, exchange: Exchange, body: Any) -> None:
+        embedding = read_embedding(self._engine, body, request_id=exchange.headers.get("x-request-id"))
+        await self._counted(embedding, self._embed(exchange, embedding))
+
+    async def _embed(self, exchange: Exchange, embedding: Embedding) -> None:
+        await self._fail(embedding.model)
+        async with self._engine.batch.place(embedding.adapter):
+            await _pause(self._engine.setting("ttft"))
+        await exchange.reply(200, embedding.body())
+
+    async def _generate(self, exchange: Exchange, body: Any, *, kind: str) -> None:
+        job = read_job(self._engine, body, kind=kind, request_id=exchange.headers.get("x-request-id"))
+        await self._counted(job, self._answer(exchange, job))
+
+    async def _counted(self, job: Job | Embedding, work: Coroutine[Any, Any, None]) -> None:
+        engine, name = self._engine, job.adapter or ""
         engine.counts["in_flight"] += 1
         engine.in_use[name] += 1
         in_use = engine.in_use
         try:
-            await self._generate_faulty(exchange, job)
+            await work
             engine.counts["finished"] += 1
         except (asyncio.CancelledError, ConnectionResetError):
             engine.counts["aborted"] += 1
@@ -76,16 +99,22 @@ class Routes:
             engine.counts["in_flight"] -= 1
             in_use[name] -= 1
 
-    async def _generate_faulty(self, exchange: Exchange, job: Job) -> None:
-        engine, faults = self._engine, self._engine.faults
-        hit = faults.hit(job.model)
-        if hit and faults.fail_requests > 0:
+    async def _fail(self, model: str) -> None:
+        """The faults that come before anything else."""
+        faults = self._engine.faults
+        if not faults.hit(model):
+            return
+        if faults.fail_requests > 0:
             faults.fail_requests -= 1
             raise Refused(
                 500, "EngineCore encountered an issue. See stack trace for the root cause.", type="InternalServerError"
             )
-        if hit and faults.hang:
+        if faults.hang:
             await asyncio.sleep(NEVER)
+
+    async def _answer(self, exchange: Exchange, job: Job) -> None:
+        engine, faults = self._engine, self._engine.faults
+        await self._fail(job.model)
         if job.stream:
             await exchange.begin_stream()
         async with engine.batch.place(job.adapter):
@@ -95,26 +124,29 @@ class Routes:
                 return
             await _pause(engine.setting("itl") * (job.tokens - 1))
         engine.counts["generated"] += job.tokens
+        body, hit = WHOLE[job.kind](job), faults.hit(job.model)
         if hit and faults.die_after_chunks is not None:
             engine.die()
         if hit and faults.cut_after_chunks is not None:
-            await exchange.reply_cut(whole(job))
+            await exchange.reply_cut(body)
         else:
-            await exchange.reply(200, whole(job))
+            await exchange.reply(200, body)
 
     async def _stream(self, exchange: Exchange, job: Job) -> None:
-        engine, itl = self._engine, self._engine.setting("itl")
-        for sent, (event, timed) in enumerate(events(job)):
+        engine, itl, named = self._engine, self._engine.setting("itl"), job.kind in EVENTS
+        send = exchange.frame if named else exchange.event
+        for sent, (event, timed) in enumerate(EVENTS[job.kind](job) if named else events(job)):
             if timed and itl and sent > 1:
                 await asyncio.sleep(itl)
-            if engine.faults.hit(job.model) and await self._break(exchange, sent):
+            if engine.faults.hit(job.model) and await self._break(exchange, sent, job.kind):
                 return
-            await exchange.event(event)
+            await send(event)
             engine.counts["generated"] += timed
-        await exchange.event(b"[DONE]")
+        if not named:
+            await exchange.event(b"[DONE]")
         await exchange.end_stream()
 
-    async def _break(self, exchange: Exchange, sent: int) -> bool:
+    async def _break(self, exchange: Exchange, sent: int, kind: str) -> bool:
         """Do what the faults want after `sent` events; true if the stream is over."""
         faults = self._engine.faults
         if sent == faults.die_after_chunks:
@@ -126,12 +158,21 @@ class Routes:
             exchange.cut()
             return True
         if sent == faults.error_after_chunks:
-            error = Refused(500, "Internal server error", type="InternalServerError")
-            await exchange.event(encode(error.body()))
-            await exchange.event(b"[DONE]")
-            await exchange.end_stream()
+            await self._err(exchange, kind)
             return True
         return False
+
+    async def _err(self, exchange: Exchange, kind: str) -> None:
+        """End a stream as vLLM does when the generation fails; of a response nothing more comes than a cut."""
+        if kind == "responses":
+            exchange.cut()
+            return
+        if kind == "messages":
+            await exchange.frame(broken_message())
+        else:
+            await exchange.event(encode(Refused(500, "Internal server error", type="InternalServerError").body()))
+            await exchange.event(b"[DONE]")
+        await exchange.end_stream()
 
     async def models(self, exchange: Exchange, _: Any) -> None:
         base, length = self._engine.options.base_model, self._engine.options.max_model_len
@@ -222,6 +263,9 @@ def _text(body: Any, field: str) -> str:
 ROUTES: dict[tuple[str, str], Route] = {
     ("POST", "/v1/chat/completions"): Routes.chat,
     ("POST", "/v1/completions"): Routes.complete,
+    ("POST", "/v1/responses"): Routes.respond,
+    ("POST", "/v1/messages"): Routes.message,
+    ("POST", "/v1/embeddings"): Routes.embed,
     ("GET", "/v1/models"): Routes.models,
     ("GET", "/health"): Routes.health,
     ("POST", "/tokenize"): Routes.tokenize,
