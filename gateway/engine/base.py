@@ -56,10 +56,15 @@ class Probe:
 
 
 class Answer(Protocol):
-    """A response whose head has arrived. Close it in `finally`: an unfinished one aborts the engine's work."""
+    """A response whose head has arrived. Close it in `finally`: an unfinished one aborts the engine's work.
+
+    `open_ended`, once it is read to its end: nothing but the connection's end said so, and an engine that dies ends its
+    connections too. Only what was said can tell whether it is whole.
+    """
 
     status: int
     headers: Headers
+    open_ended: bool
 
     async def read(self) -> bytes:
         """The whole body. Raises `UpstreamBroken` when it was cut, `EngineTimeout` when it stalls."""

@@ -147,6 +147,7 @@ class Connection(asyncio.Protocol):
             self._timer.cancel()
             self._timer = None
         if self._reply is not None and self._reply.status and self._to_the_end and exc is None:
+            self._reply.open_ended = True
             self._finish()
         elif self._reply is not None:
             self.fail(UpstreamBroken("The engine closed the connection before its answer was complete."))

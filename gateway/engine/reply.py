@@ -33,6 +33,7 @@ class Reply:
         "done",
         "error",
         "headers",
+        "open_ended",
         "quiet_since",
         "size",
         "status",
@@ -49,6 +50,7 @@ class Reply:
         self.size = 0  # bytes in _parts
         self.whole = False  # `read` was called: nobody wants to hear of single pieces
         self.done = False
+        self.open_ended = False
         self.error: GatewayError | None = None
         self.quiet_since = inf  # when the reader began to wait, or the last byte came; inf: nobody waits
 

@@ -44,6 +44,7 @@ class _Contents(msgspec.Struct):
 
 
 _facts = msgspec.json.Decoder(_Facts).decode
+_anything = msgspec.json.Decoder().decode
 _contents = msgspec.json.Decoder(_Contents).decode
 
 
@@ -82,6 +83,15 @@ class Reading:
             return self.stream(events, keep)
         except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
             return NOTHING
+
+
+def is_json(body: bytes) -> bool:
+    """Whether this is one whole JSON text."""
+    try:
+        _anything(body)
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
+        return False
+    return True
 
 
 def _choices(body: bytes, keep: bool) -> Notes:

@@ -276,7 +276,7 @@ async def test_nothing_is_left_of_a_hundred_exchanges_that_ended_in_every_way(so
         await asyncio.sleep(0.1)
         assert not set(os.listdir("/proc/self/fd")) - before
     gc.collect()
-    assert not [one for one in gc.get_objects() if isinstance(one, Connection | Reply)]
+    assert not [one for one in gc.get_objects() if type(one) in (Connection, Reply)]
 
 
 async def test_a_closed_connection_is_free_memory_without_the_collector(sockets: Path) -> None:
@@ -291,6 +291,6 @@ async def test_a_closed_connection_is_free_memory_without_the_collector(sockets:
             for _ in range(3):
                 assert await get(upstream) == b"ok"
                 await asyncio.sleep(0.02)  # the engine has closed
-                assert not [one for one in gc.get_objects() if isinstance(one, Connection | Reply)]
+                assert not [one for one in gc.get_objects() if type(one) in (Connection, Reply)]
     finally:
         gc.enable()
