@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from gateway.domain import ApiKey, Scope, Tenant
@@ -10,6 +11,14 @@ from gateway.identity import hash_key
 from gateway.snapshot import Snapshot
 
 _SCHEME = "bearer "
+
+
+def shown(headers: Mapping[bytes, bytes]) -> bytes | None:
+    """The credentials that a client shows: its `Authorization` header, or what Anthropic's clients send, as one."""
+    given = headers.get(b"authorization")
+    if given is None and (key := headers.get(b"x-api-key")) is not None:
+        return b"Bearer " + key
+    return given
 
 
 def authenticate(

@@ -12,8 +12,6 @@ from typing import Any
 
 from gateway.errors import GatewayError
 
-Header = tuple[bytes, bytes]
-
 _SEQUENCE = re.compile(rb'"sequence_number": ?(\d+)')
 _TYPES = {
     401: "authentication_error",
@@ -31,8 +29,8 @@ _TYPES = {
 class Dialect(ABC):
     """`request_id` is the bare inference id, or empty before there is one."""
 
-    id_headers: tuple[bytes, ...] = (b"x-request-id",)
-    """The headers in which these clients look for the request's id."""
+    id_header: bytes | None = None
+    """A further header in which these clients look for the request's id, beside `x-request-id`."""
 
     def body(self, error: GatewayError, request_id: str) -> bytes:
         """The body of an HTTP error."""
@@ -41,12 +39,6 @@ class Dialect(ABC):
     @abstractmethod
     def event(self, error: GatewayError, request_id: str, last: bytes) -> bytes:
         """The last event of a stream that failed. `last` ends with the last event the client got."""
-
-    def reply(self, error: GatewayError, request_id: str) -> tuple[list[Header], bytes]:
-        """The headers and the body of an HTTP error: content type and length, and Retry-After where one is known."""
-        body = self.body(error, request_id)
-        headers = [(name, value) for name, value in error.headers() if name != b"content-length"]
-        return [*headers, (b"content-length", b"%d" % len(body))], body
 
 
 class OpenAI(Dialect):
@@ -69,7 +61,7 @@ class Responses(Dialect):
 class Anthropic(Dialect):
     """`{"type": "error", "error": {"type", "message"}, "request_id"}`, in a stream as the event `error`."""
 
-    id_headers = (b"request-id", b"x-request-id")
+    id_header = b"request-id"
 
     def body(self, error: GatewayError, request_id: str) -> bytes:
         kind = _TYPES.get(error.status) or ("invalid_request_error" if error.status < 500 else "api_error")

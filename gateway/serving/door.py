@@ -19,12 +19,12 @@ from gateway.engine.base import Engine
 from gateway.errors import GatewayError, InvalidRequest, MethodNotAllowed, NotFound, Unavailable
 from gateway.identity import new_inference_id
 from gateway.serving import catalogue
-from gateway.serving.auth import authenticate
+from gateway.serving.auth import authenticate, shown
 from gateway.serving.call import Call, rendered
 from gateway.serving.exchange import Exchange
 from gateway.serving.forward import Forward
 from gateway.serving.front import BODY_SECONDS, HEAD_SECONDS, Front
-from gateway.serving.request import CHAT_COMPLETIONS, COMPLETIONS, parse
+from gateway.serving.request import ENDPOINTS, parse
 from gateway.serving.residency import Residency
 from gateway.serving.routing import Episodes, assign
 from gateway.snapshot import Current
@@ -33,7 +33,6 @@ from gateway.telemetry import Telemetry, trace_id
 log = logging.getLogger("gateway.door")
 
 MODELS = "/v1/models"
-_ENDPOINTS = {endpoint.path: endpoint for endpoint in (CHAT_COMPLETIONS, COMPLETIONS)}
 _MOST_NAME = 512
 LOOK_SECONDS = 0.5
 """Between two looks at every connection: the grain of the deadlines, at 0.3 µs a connection."""
@@ -89,7 +88,7 @@ class Door:
     @staticmethod
     def handles(path: str) -> bool:
         """Whether a path is the door's."""
-        return path in _ENDPOINTS or path.startswith(MODELS)
+        return path in ENDPOINTS or path.startswith(MODELS)
 
     async def run(self) -> None:
         """Look after the clients' connections, until cancelled."""
@@ -105,11 +104,11 @@ class Door:
 
     def admit(self, headers: Mapping[bytes, bytes]) -> None:
         """Raise if whoever sends these headers is not known: a stranger's large body need not be kept."""
-        authenticate(headers.get(b"authorization"), self._current.snapshot, stale=self._current.stale)
+        authenticate(shown(headers), self._current.snapshot, stale=self._current.stale)
 
     async def serve(self, call: Call) -> None:
         """Answer one call, whatever it is, and remember it."""
-        endpoint = _ENDPOINTS.get(call.path)
+        endpoint = ENDPOINTS.get(call.path)
         if endpoint is None:
             self._models(call)
             return
@@ -162,7 +161,7 @@ class Door:
 
     def _authenticate(self, exchange: Exchange) -> None:
         headers, snapshot = exchange.call.headers, exchange.snapshot
-        tenant, exchange.key = authenticate(headers.get(b"authorization"), snapshot, stale=self._current.stale)
+        tenant, exchange.key = authenticate(shown(headers), snapshot, stale=self._current.stale)
         exchange.tenant = tenant
         exchange.id = new_inference_id(snapshot.secret, tenant.name)
         # A UUIDv7's 32 hex are a valid trace id: an inference and its trace then go by one name.
@@ -197,16 +196,17 @@ class Door:
 
     def _refuse(self, exchange: Exchange, error: GatewayError) -> None:
         """An HTTP error before the first byte, the stream's last event after it (and then no [DONE])."""
-        call = exchange.call
+        call, dialect = exchange.call, exchange.endpoint.dialect
         exchange.fail(error)
         if error.status >= 502:
             self._residency.wake()  # the engine may be gone: look now
         if exchange.begun is not None:
-            call.write(b"data: " + error.body() + b"\n\n", last=True)
+            last = exchange.events.last if exchange.events is not None else b""
+            call.write(dialect.event(error, exchange.id, last), last=True)
             return
         if self.draining:
             call.keep = False
-        refuse(call, error, exchange.identity_headers() or _request_id())
+        refuse(call, error, exchange.identity_headers() or _request_id(), dialect.body(error, exchange.id))
 
     def _ended(self, exchange: Exchange) -> None:
         """The request's task was cancelled: its client left, or the server cannot wait for it any longer."""
@@ -235,8 +235,7 @@ class Door:
                 raise NotFound(f"Unknown request URL: {method} {call.path[:200]}.", code="unknown_url")
             if method != "GET":
                 raise MethodNotAllowed(f"Not allowed to {method} on {call.path[:200]}.", remedy="Use GET.")
-            authorization = call.headers.get(b"authorization")
-            tenant, _ = authenticate(authorization, snapshot, stale=self._current.stale)
+            tenant, _ = authenticate(shown(call.headers), snapshot, stale=self._current.stale)
             if call.path == MODELS:
                 body = catalogue.listing(snapshot, tenant)
             else:
@@ -248,10 +247,10 @@ class Door:
         self._telemetry.http(method if method == "GET" else "_OTHER", MODELS, status, self._clock() - began)
 
 
-def refuse(call: Call, error: GatewayError, headers: bytes) -> None:
-    """Answer with an error."""
+def refuse(call: Call, error: GatewayError, headers: bytes, body: bytes | None = None) -> None:
+    """Answer with an error, in OpenAI's words unless `body` has others."""
     own = [(name, value) for name, value in error.headers() if name != b"content-length"]
-    call.reply(error.body(), rendered(own) + headers, error.status)
+    call.reply(body or error.body(), rendered(own) + headers, error.status)
 
 
 def _request_id() -> bytes:

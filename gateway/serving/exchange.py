@@ -9,7 +9,7 @@ from adapters.ref import AdapterRef
 from gateway.domain import BASE, ApiKey, Assignment, Inference, Tenant
 from gateway.errors import EngineTimeout, GatewayError
 from gateway.identity import unit_of
-from gateway.serving.answers import NOTHING, Notes, of_body, of_stream
+from gateway.serving.answers import NOTHING, Notes
 from gateway.serving.call import Call
 from gateway.serving.leases import Lease
 from gateway.serving.request import Endpoint, Request
@@ -65,8 +65,10 @@ class Exchange:
         """Who this request is; on errors too. Rendered."""
         if not self.id:
             return b""
-        name = self.id.encode()
-        return b"x-request-id: %b\r\nx-inference-id: %b%b\r\n" % (name, self.endpoint.id_prefix.encode(), name)
+        name, endpoint = self.id.encode(), self.endpoint
+        headers = b"x-request-id: %b\r\nx-inference-id: %b%b\r\n" % (name, endpoint.id_prefix.encode(), name)
+        further = endpoint.dialect.id_header
+        return headers if further is None else b"%b%b: %b\r\n" % (headers, further, name)
 
     def answer_headers(self, now: float) -> bytes:
         """All of ours, before the first byte: the identity, the assignment, and what the gateway added in time."""
@@ -150,9 +152,10 @@ class Exchange:
         return (self.lease.seat.name if ref is not None else BASE), adapter.digest if adapter is not None else None
 
     def _notes(self) -> Notes:
+        answers = self.endpoint.answers
         if self.events is not None:
-            return of_stream(self.events, keep=self.keeps)
-        return of_body(self.body, keep=self.keeps and len(self.body) <= MOST_KEPT) if self.body else NOTHING
+            return answers.of_stream(self.events, keep=self.keeps)
+        return answers.of_body(self.body, keep=self.keeps and len(self.body) <= MOST_KEPT) if self.body else NOTHING
 
 
 def _text(ref: AdapterRef | None) -> str:

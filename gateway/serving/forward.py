@@ -11,13 +11,13 @@ from contextlib import suppress
 
 from adapters.ref import AdapterRef
 from gateway.engine.base import Answer, Engine
-from gateway.engine.refusals import engine_error
-from gateway.errors import EngineFailed, GatewayError, UpstreamBroken
+from gateway.engine.refusals import engine_error, lacks_route
+from gateway.errors import EngineFailed, GatewayError, NotFound, UpstreamBroken
 from gateway.identity import cache_salt
+from gateway.serving.endpoints import Endpoint
 from gateway.serving.exchange import MOST_KEPT, Exchange
 from gateway.serving.residency import Residency
 from gateway.serving.routing import instead_of
-from gateway.serving.sse import Events
 
 _EVENT_STREAM = b"content-type: text/event-stream; charset=utf-8\r\ncache-control: no-cache\r\n"
 _JSON = (b"content-type", b"application/json")
@@ -55,26 +55,23 @@ class Forward:
     async def send(self, exchange: Exchange) -> Answer:
         """The engine's answer, as far as its head. One that has lost an adapter gets it again, once."""
         answer = await self._send(exchange)
-        ref = exchange.lease.ref if exchange.lease is not None else None
-        if answer.status == 404 and ref is not None:
-            answer.close()
-            self._residency.forget(ref)
-            if exchange.lease is not None:
-                exchange.lease.release()
-            await self.lease(exchange)
-            answer = await self._send(exchange)
         if answer.status != 200:
-            try:
-                raise engine_error(answer.status, await answer.read())
-            finally:
-                answer.close()
+            told, lease = await _told(answer), exchange.lease
+            if answer.status == 404 and lease is not None and lease.ref is not None and not lacks_route(404, told):
+                self._residency.forget(lease.ref)
+                lease.release()
+                await self.lease(exchange)
+                answer = await self._send(exchange)
+                told = b"" if answer.status == 200 else await _told(answer)
+            if answer.status != 200:
+                raise _refusal(exchange.endpoint, answer.status, told)
         exchange.answered = True
         return answer
 
     async def _send(self, exchange: Exchange) -> Answer:
         request, tenant, lease, trace = exchange.request, exchange.tenant, exchange.lease, exchange.trace
         assert request is not None and tenant is not None and lease is not None and trace is not None
-        body = request.body(lease.seat.name, cache_salt(exchange.snapshot.secret, tenant.name))
+        body = request.body(lease.seat.name, cache_salt(exchange.snapshot.secret, tenant.name), exchange.id)
         # Nothing of the client's headers goes on: the engine trusts some of them (FACTS §1).
         headers = (_JSON, (b"x-request-id", exchange.id.encode()), (b"traceparent", trace.header()))
         asked = self._clock()
@@ -85,7 +82,9 @@ class Forward:
     async def whole(self, exchange: Exchange, answer: Answer) -> None:
         """Relay an answer in one piece."""
         asked = self._clock()
-        exchange.body = body = await answer.read()
+        body = await answer.read()
+        own_id = exchange.endpoint.own_id
+        exchange.body = body = body if own_id is None else own_id(body, exchange.id)
         now = self._clock()
         exchange.waited += now - asked
         self._residency.heard()
@@ -95,7 +94,7 @@ class Forward:
         """Relay an answer event by event. A client that reads slowly holds up the next read: the back-pressure."""
         request, call = exchange.request, exchange.call
         assert request is not None
-        exchange.events = events = Events(wants_usage=request.wants_usage, keep=MOST_KEPT if exchange.keeps else 0)
+        exchange.events = events = request.events(exchange.id, keep=MOST_KEPT if exchange.keeps else 0)
         asked = self._clock()
         while not events.done:
             piece = await answer.chunk()
@@ -120,3 +119,17 @@ class Forward:
         exchange.waited += now - asked
         self._residency.heard()
         exchange.call.begin(_EVENT_STREAM + exchange.answer_headers(now))
+
+
+async def _told(answer: Answer) -> bytes:
+    """What an answer that is none says."""
+    try:
+        return await answer.read()
+    finally:
+        answer.close()
+
+
+def _refusal(endpoint: Endpoint, status: int, told: bytes) -> GatewayError:
+    if lacks_route(status, told):
+        return NotFound(f"The engine of this model does not serve {endpoint.path}.", code="endpoint_not_served")
+    return engine_error(status, told)
