@@ -41,7 +41,7 @@ class Upstream:
     async def send(
         self,
         path: bytes,
-        headers: Iterable[tuple[bytes, bytes]],
+        headers: Iterable[tuple[bytes, bytes]] | bytes,
         body: bytes = b"",
         *,
         method: bytes = b"POST",
@@ -167,8 +167,15 @@ def parse_url(url: str) -> tuple[str | None, str, int]:
     return None, parts.hostname, parts.port or 80
 
 
-def request_head(method: bytes, path: bytes, host: bytes, headers: Iterable[tuple[bytes, bytes]], length: int) -> bytes:
-    """The head's bytes. Raises `InvalidRequest` when a value would break out of its line."""
+def request_head(
+    method: bytes, path: bytes, host: bytes, headers: Iterable[tuple[bytes, bytes]] | bytes, length: int
+) -> bytes:
+    """The head's bytes. `headers` as bytes are whole lines whose writer vouches for them.
+
+    Raises `InvalidRequest` when a value would break out of its line.
+    """
+    if type(headers) is bytes:
+        return b"%b %b HTTP/1.1\r\nhost: %b\r\n%bcontent-length: %d\r\n\r\n" % (method, path, host, headers, length)
     parts = [method, b" ", path, b" HTTP/1.1\r\nhost: ", host]
     breaks = 4  # of our own lines, the empty last one included
     for name, value in headers:

@@ -31,8 +31,9 @@ class Line(Protocol):
 
 
 class Call:
-    """`headers` have lower-case names (of two of one name, the last); `body` is whole. `refusal`: what is wrong with it
-    as HTTP, to be answered instead of serving it. `gone`: the client left, and `task` was cancelled for it.
+    """`headers` have lower-case names (of two of one name, the last); `body` is whole. `chunks`: HTTP/1.1, not 1.0.
+    `refusal`: what is wrong with it as HTTP, to be answered instead of serving it. `gone`: the client left, and `task`
+    was cancelled for it.
 
     Answer it with `reply`, or with `begin` and then `write` to the `last`. `headers` there are rendered lines.
     """
@@ -40,7 +41,7 @@ class Call:
     __slots__ = ("_chunked", "_line", "body", "gone", "headers", "keep", "method", "path", "refusal", "task")
 
     def __init__(
-        self, line: Line, method: str, path: str, headers: Mapping[bytes, bytes], version: str, *, keep: bool
+        self, line: Line, method: str, path: str, headers: Mapping[bytes, bytes], *, chunks: bool, keep: bool
     ) -> None:
         self._line, self.method, self.path, self.headers = line, method, path, headers
         self.keep = keep
@@ -48,7 +49,7 @@ class Call:
         self.refusal: GatewayError | None = None
         self.task: asyncio.Task[None] | None = None
         self.gone = False
-        self._chunked = version == "1.1"
+        self._chunked = chunks
 
     def reply(self, body: bytes, headers: bytes, status: int = 200) -> None:
         """The whole answer, at once."""

@@ -23,6 +23,7 @@ from uvicorn.server import ServerState
 
 from gateway.errors import GatewayError, HeadTooLarge, InvalidRequest, PayloadTooLarge, RequestTimeout
 from gateway.serving.call import Call, rendered
+from gateway.serving.request import ENDPOINTS
 
 _log = logging.getLogger("gateway.front")
 
@@ -163,27 +164,26 @@ class Front(asyncio.Protocol):
             self._headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
-        self._in_head = False
+        self._in_head, self._reading = False, None
+        parser, url = self._parser, self._url
         if self._head_bytes > HEAD_LIMIT and sum(len(n) + len(v) for n, v in self._headers) > HEAD_LIMIT:
             raise HeadTooLarge("The headers of your request are too large.")
-        method, url = self._parser.get_method(), self._url
-        path = (url if url.startswith(b"/") else _path_of(url)).partition(b"?")[0].decode("latin-1")
-        version = self._parser.get_http_version()
-        keep = version == "1.1" and self._parser.should_keep_alive()
-        self._reading = None
-        if self._parser.should_upgrade():
-            self._method = method
-            return
+        self._method = method = parser.get_method()
+        if parser.should_upgrade():
+            return  # `_decline` reads it again
+        headers, keep = dict(self._headers), parser.should_keep_alive()
+        # HTTP/1.0 never keeps a connection here; where there is no word of it, keeping it is 1.1's default.
+        modern = (keep and b"connection" not in headers) or parser.get_http_version() == "1.1"
+        path = _KNOWN.get(url) or _path_of(url)
         if self.door.handles(path):
-            headers = dict(self._headers)
-            self._reading = call = Call(self, method.decode("latin-1"), path, headers, version, keep=keep)
+            self._reading = call = Call(self, method.decode(), path, headers, chunks=modern, keep=keep and modern)
             length = headers.get(b"content-length")
             if length is not None and len(length) > 6 and int(length) > self.door.max_body * DISCARDED:
                 self._refuse_unread(call, too_large(self.door.max_body))
             elif b"expect" in headers and headers[b"expect"].lower() == b"100-continue" and self._turn is None:
                 self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         else:
-            self._reading = self._cycle(method.decode("latin-1"), path, version, keep=keep)
+            self._reading = self._cycle(method.decode(), path, modern=modern, keep=keep and modern)
             self._line_up(self._reading)
 
     def on_body(self, body: bytes) -> None:
@@ -282,12 +282,12 @@ class Front(asyncio.Protocol):
             self._transport.write(b"HTTP/1.1 %d %b\r\n%b\r\n%b" % (error.status, b"Refused", headers, body))
             self._transport.close()
 
-    def _cycle(self, method: str, path: str, version: str, *, keep: bool) -> RequestResponseCycle:
+    def _cycle(self, method: str, path: str, *, modern: bool, keep: bool) -> RequestResponseCycle:
         """uvicorn's own cycle, for the other application."""
         scope = {
             "type": "http",
             "asgi": {"version": self._config.asgi_version, "spec_version": "2.3"},
-            "http_version": version,
+            "http_version": "1.1" if modern else "1.0",
             "server": self._transport.get_extra_info("sockname"),
             "client": self._transport.get_extra_info("peername") or None,
             "scheme": "http",
@@ -358,9 +358,14 @@ _dated: tuple[object, bytes] = (None, b"")
 """uvicorn's list of default headers, and how it reads: rendered once a second, not once a request."""
 
 
-def _path_of(url: bytes) -> bytes:
-    """The path in an absolute-form target (RFC 9112 §3.2.2); what has none is no target of ours."""
-    return httptools.parse_url(url).path or b"/"
+_KNOWN = {path.encode(): path for path in ENDPOINTS}
+
+
+def _path_of(url: bytes) -> str:
+    """The path of a target, as it was written; of an absolute one (RFC 9112 §3.2.2), too."""
+    if not url.startswith(b"/"):
+        url = httptools.parse_url(url).path or b"/"
+    return url.partition(b"?")[0].partition(b"#")[0].decode("latin-1")
 
 
 def _reason(error: httptools.HttpParserError) -> GatewayError:

@@ -49,7 +49,7 @@ class Request:
 
     def params(self) -> dict[str, Any]:
         """The sampling parameters, to remember: numbers, switches and short words; never text of the client's."""
-        found = {name: self.fields[name] for name in SCALARS & self.fields.keys()}
+        found = {name: value for name, value in self.fields.items() if name in SCALARS}
         choice = self.fields.get("tool_choice")
         if type(choice) is str:
             found["tool_choice"] = choice
