@@ -18,6 +18,9 @@ from adapters.ref import AdapterRef
 BASE = "base"
 """What a client, a variant or an alias calls the base model."""
 
+SHADOW = "shadow"
+"""The variant and the reason of a mirrored request, in its record."""
+
 
 class Scope(StrEnum):
     """What an API key may do."""
@@ -201,6 +204,8 @@ class Inference(msgspec.Struct, gc=False):
     `unit` is the keyed hash of the targeting key (never the key itself). `outcome` is "ok", "client_error",
     "engine_error", "timeout" or "disconnected". `messages` and `answer` are filled only for tenants that store content;
     `messages` is the request's `messages` (or `[{"role": "user", "content": prompt}]` for /v1/completions).
+    `shadow_of` is the id of the request that this one repeated for a shadow's candidate; None for what clients sent. A
+    mirrored request belongs to no experiment, and its propensity is the share that is mirrored.
 
     A Struct and not a dataclass: it is made for every request and encoded as JSON, which takes 2 µs instead of 9.
     """
@@ -233,6 +238,7 @@ class Inference(msgspec.Struct, gc=False):
     overhead_ms: float | None = None
     trace_id: str | None = None
     span_id: str | None = None
+    shadow_of: str | None = None
     messages: list[dict[str, Any]] | None = None
     answer: str | None = None
 

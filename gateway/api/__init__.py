@@ -16,6 +16,7 @@ from gateway.api import (
     health,
     keys,
     metrics,
+    shadows,
     tenants,
 )
 from gateway.api.rooms import Rooms
@@ -42,6 +43,19 @@ def build(rooms: Rooms) -> FastAPI:
     )
     app.state.rooms = rooms
     errors.install(app)
-    for room in (health, feedback, tenants, keys, metrics, adapters, aliases, experiments, export, engine, audit):
+    for room in (
+        health,
+        feedback,
+        tenants,
+        keys,
+        metrics,
+        adapters,
+        aliases,
+        shadows,
+        experiments,
+        export,
+        engine,
+        audit,
+    ):
         app.include_router(room.router)
     return app

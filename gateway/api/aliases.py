@@ -43,7 +43,7 @@ async def put(
 ) -> dict[str, Any]:
     check_name("an alias", alias, reserved=True)
     variants = variants_of(tenant, body.variants)
-    return _swapped(await rooms.aliases.set(tenant, alias, variants, fallback=body.fallback, actor=caller.actor))
+    return swapped_row(await rooms.aliases.set(tenant, alias, variants, fallback=body.fallback, actor=caller.actor))
 
 
 @router.get("/aliases", summary="List the aliases")
@@ -53,7 +53,7 @@ async def index(tenant: OwnTenant, rooms: RoomsHere) -> dict[str, Any]:
 
 @router.get("/aliases/{alias}", summary="Show an alias")
 async def show(alias: AliasName, tenant: OwnTenant, rooms: RoomsHere) -> dict[str, Any]:
-    return alias_row(await rooms.aliases.get(tenant, _known(alias)))
+    return alias_row(await rooms.aliases.get(tenant, known(alias)))
 
 
 @router.post("/aliases/{alias}/promote", summary="Move an alias, or one of its variants, to a version")
@@ -61,21 +61,21 @@ async def promote(
     body: Promotion, alias: AliasName, tenant: OwnTenant, rooms: RoomsHere, caller: CallerHere
 ) -> dict[str, Any]:
     ref = own_version(tenant, body.ref)
-    swapped = await rooms.aliases.promote(tenant, _known(alias), ref, variant=body.variant, actor=caller.actor)
-    return _swapped(swapped)
+    swapped = await rooms.aliases.promote(tenant, known(alias), ref, variant=body.variant, actor=caller.actor)
+    return swapped_row(swapped)
 
 
 @router.post("/aliases/{alias}/rollback", summary="Go back to the variants before the last change")
 async def rollback(alias: AliasName, tenant: OwnTenant, rooms: RoomsHere, caller: CallerHere) -> dict[str, Any]:
-    return _swapped(await rooms.aliases.rollback(tenant, _known(alias), actor=caller.actor))
+    return swapped_row(await rooms.aliases.rollback(tenant, known(alias), actor=caller.actor))
 
 
-def _known(alias: str) -> str:
+def known(alias: str) -> str:
     """A name that could be an alias's; what could not is on no list."""
     if not is_slug(alias):
         raise unknown("alias", alias, param="alias")
     return alias
 
 
-def _swapped(swapped: Swapped) -> dict[str, Any]:
+def swapped_row(swapped: Swapped) -> dict[str, Any]:
     return {**alias_row(swapped.alias), "timings_ms": swapped.timings_ms}

@@ -139,7 +139,14 @@ def alias_row(alias: Alias) -> dict[str, Any]:
         "previous": None if alias.previous is None else [variant_row(variant) for variant in alias.previous],
         "fallback": alias.fallback.value,
         "experiment": alias.experiment,
+        "shadow": shadow_row(alias),
     }
+
+
+def shadow_row(alias: Alias) -> dict[str, Any] | None:
+    """Where a share of an alias's requests is mirrored to, if anywhere."""
+    shadow = alias.shadow
+    return {"ref": str(shadow.ref) if shadow.ref else BASE, "share": shadow.share} if shadow is not None else None
 
 
 def experiment_row(experiment: Experiment) -> dict[str, Any]:

@@ -14,6 +14,11 @@ app = typer.Typer(help="The names that clients use as `model`.", no_args_is_help
 AliasName = Annotated[str, typer.Argument(metavar="ALIAS")]
 VARIANT = "NAME=WEIGHT:REF"
 VARIANT_HELP = "Such as tuned=1:support@2 or plain=1:base; again for more."
+HEADING = ("ref", "requests", "errors", "rate", "pairs", "p50 ms", "was", "p95 ms", "was", "tokens", "was")
+_COMPARED = (
+    *("ref", "requests", "errors", "error_rate", "pairs"),
+    *("p50_ms", "original_p50_ms", "p95_ms", "original_p95_ms", "output_tokens", "original_output_tokens"),
+)
 
 
 @app.command("set")
@@ -33,13 +38,13 @@ def set_alias(
 
 @app.command("show")
 def show_alias(tenant: TenantName, alias: AliasName, as_json: Json = False) -> None:
-    """Name, revision, variants, fallback, running experiment."""
+    """Name, revision, variants, fallback, running experiment, shadow."""
     _show(call("GET", _path(tenant, alias)), as_json=as_json)
 
 
 @app.command("list")
 def list_aliases(tenant: TenantName, as_json: Json = False) -> None:
-    """Name, revision, variants, fallback, running experiment; one alias a line."""
+    """Name, revision, variants, fallback, running experiment, shadow; one alias a line."""
     rows = every(f"/tenants/{segment(tenant)}/aliases")
     if as_json or rows:
         show(rows, as_json=as_json, text="\n".join(map(_line, rows)))
@@ -62,6 +67,32 @@ def promote(
 def rollback(tenant: TenantName, alias: AliasName, as_json: Json = False) -> None:
     """Go back to the variants before the last change; prints the alias."""
     _show(call("POST", f"{_path(tenant, alias)}/rollback"), as_json=as_json)
+
+
+@app.command("shadow")
+def shadow(
+    tenant: TenantName,
+    alias: AliasName,
+    ref: Annotated[str | None, typer.Argument(metavar="[REF]", help="The candidate: support@3.")] = None,
+    share: Annotated[float | None, typer.Option(min=0, max=1, help="Of the requests; 0.1 is one in ten.")] = None,
+    off: Annotated[bool, typer.Option("--off", help="Mirror nothing any more.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Mirror a share of the requests to REF, whose answers nobody gets; prints the alias.
+
+    Without REF: how each candidate did beside the answers that clients got to the same requests, a line each.
+    """
+    path = f"{_path(tenant, alias)}/shadow"
+    if (ref is None) != (share is None) or (off and ref is not None):
+        raise typer.BadParameter("give REF and --share, or --off, or none of them to see how the candidates did.")
+    if off:
+        _show(call("DELETE", path), as_json=as_json)
+    elif ref is not None:
+        _show(call("PUT", path, {"ref": ref, "share": share}), as_json=as_json)
+    else:
+        found = call("GET", path)
+        rows = ["\t".join(cell(one[name]) for name in _COMPARED) for one in found["candidates"]]
+        show(found, as_json=as_json, text="\n".join(["\t".join(HEADING), *rows]))
 
 
 def variants_of(texts: list[str]) -> list[dict[str, Any]]:
@@ -91,4 +122,6 @@ def _show(alias: dict[str, Any], *, as_json: bool) -> None:
 
 def _line(alias: dict[str, Any]) -> str:
     variants = " ".join(f"{v['name']}={v['weight']:g}:{v['ref']}" for v in alias["variants"])
-    return "\t".join(map(cell, (alias["name"], alias["revision"], variants, alias["fallback"], alias["experiment"])))
+    known = (alias["name"], alias["revision"], variants, alias["fallback"], alias["experiment"])
+    mirror = alias["shadow"]
+    return "\t".join(map(cell, (*known, f"{mirror['share']:g}:{mirror['ref']}" if mirror else None)))

@@ -91,7 +91,7 @@ class Adapters:
             users = await aliases.referring(new.connection, ref)
             if users:
                 raise Conflict(
-                    f"The alias `{users[0]}` points to {ref}, or would go back to it.",
+                    f"The alias `{users[0]}` points to {ref}, mirrors requests to it, or would go back to it.",
                     remedy="Point it elsewhere; what it pointed to before that stays for one rollback.",
                 )
             if ref in await preparations.refs(new.connection):

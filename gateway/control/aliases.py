@@ -1,6 +1,7 @@
 """Aliases: the names that clients use, and what each points to. Every move is a swap (`swap.py`).
 
 Any change of an alias's variants ends its running experiment: what comes after would not be the comparison that began.
+A shadow is no variant: it comes and goes beside them, and stays until somebody removes it.
 """
 
 from __future__ import annotations
@@ -11,9 +12,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from adapters.ref import AdapterRef
-from gateway.control.names import check_name, check_variants, require_tenant, unknown
+from gateway.control.names import check_name, check_shadow, check_variants, require_tenant, unknown
 from gateway.control.swap import Move, Swaps
-from gateway.domain import Alias, Fallback, Swapped, Variant
+from gateway.domain import SHADOW, Alias, Fallback, Shadow, Swapped, Variant
 from gateway.errors import Conflict
 from gateway.store import aliases
 from gateway.store.database import Database
@@ -54,6 +55,18 @@ class Aliases:
         if before.previous is None:
             raise Conflict(f"The alias `{alias}` never pointed anywhere else.", remedy="Set it instead.")
         return await self._move(before, pointing(before, tenant, alias, before.previous), "rollback", actor)
+
+    async def mirror(self, tenant: str, alias: str, shadow: Shadow | None, *, actor: str) -> Swapped:
+        """Mirror a share of the alias's requests to a candidate, or to none any more (None).
+
+        It is a revision like any other, so that the history tells who did it; who gets what stays as it was, the
+        running experiment and `previous` included.
+        """
+        before = await self.get(tenant, alias)
+        if shadow is not None:
+            check_shadow(tenant, shadow)
+        after = replace(before, revision=before.revision + 1, shadow=shadow)
+        return await self._move(before, after, SHADOW, actor)
 
     async def get(self, tenant: str, alias: str) -> Alias:
         """Raises `NotFound`."""

@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 
 from adapters.ref import AdapterRef, is_slug
-from gateway.domain import BASE, Variant
+from gateway.domain import BASE, Shadow, Variant
 from gateway.errors import InvalidRequest, NotFound
 from gateway.store import tenants
 from gateway.store.database import Connection
@@ -55,6 +55,14 @@ def check_variants(tenant: str, variants: Sequence[Variant]) -> None:
             raise unknown_adapter(variant.ref)
     if not math.fsum(variant.weight for variant in variants) > 0:
         raise InvalidRequest("Every variant has weight 0.", remedy="Give one a weight above 0.", param="variants")
+
+
+def check_shadow(tenant: str, shadow: Shadow) -> None:
+    """Raises `InvalidRequest` unless this is a share, `NotFound` if the candidate is another tenant's."""
+    if not 0 < shadow.share <= 1:  # NaN is not
+        raise InvalidRequest("A share is a number above 0, up to 1.", remedy="0.1 is one in ten.", param="share")
+    if shadow.ref is not None and shadow.ref.tenant != tenant:
+        raise unknown_adapter(shadow.ref)
 
 
 def unknown_adapter(ref: AdapterRef) -> NotFound:

@@ -16,12 +16,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from typing import Any
 
 from adapters.ref import AdapterRef
 from adapters.store import AdapterStore
 from gateway.control.names import unknown_adapter
 from gateway.control.shelf import in_store
-from gateway.domain import Alias, Experiment, Swapped, WorkerReport
+from gateway.domain import SHADOW, Alias, Experiment, Swapped, WorkerReport
 from gateway.errors import AdapterRefused, Conflict, Unavailable
 from gateway.store import adapters, aliases, experiments, preparations, workers
 from gateway.store.changes import change
@@ -46,7 +47,7 @@ _Failure = tuple[str, str, str]
 @dataclass(frozen=True, slots=True)
 class Move:
     """What a swap is to do: `before` (None: there is no such alias yet) becomes `after`, because of `reason`
-    ("set", "promote", "rollback", "experiment"). `experiment` is the one that begins with it.
+    ("set", "promote", "rollback", "experiment", "shadow"). `experiment` is the one that begins with it.
     """
 
     before: Alias | None
@@ -57,7 +58,13 @@ class Move:
 
     @property
     def refs(self) -> frozenset[AdapterRef]:
-        """The versions that `after` sends traffic to, or clients may name."""
+        """The versions that `after` sends traffic to, or clients may name; of a shadow, its candidate alone.
+
+        A candidate that could not be loaded any more must not hold up what the alias serves, nor the other way round.
+        """
+        if self.reason == SHADOW:
+            shadow = self.after.shadow
+            return frozenset((shadow.ref,)) if shadow is not None and shadow.ref is not None else frozenset()
         return frozenset(variant.ref for variant in self.after.variants if variant.ref is not None)
 
     @property
@@ -161,7 +168,7 @@ class Swaps:
     async def _commit(self, prepared: Prepared) -> int:
         move, after = prepared.move, prepared.move.after
         async with change(self._db, f"alias.{move.reason}", after.name, tenant=after.tenant, actor=move.actor) as new:
-            new.detail.update(revision=after.revision, variants=aliases.variants_to_rows(after.variants))
+            new.detail.update(revision=after.revision, **_moved(move))
             if await aliases.find(new.connection, after.tenant, after.name) != move.before:
                 raise Conflict(f"The alias `{after.name}` was changed meanwhile.", remedy="Look at it, and try again.")
             await _require_usable(new.connection, move.refs)
@@ -198,6 +205,14 @@ class Swaps:
                 if time.monotonic() >= give_up:
                     raise Unavailable(what)
                 await listener.wait(POLL_SECONDS)
+
+
+def _moved(move: Move) -> dict[str, Any]:
+    """What the audit says of it."""
+    if move.reason == SHADOW:
+        shadow = move.after.shadow
+        return {"shadow": None if shadow is None else aliases.shadow_to_row(shadow)}
+    return {"variants": aliases.variants_to_rows(move.after.variants)}
 
 
 class _NothingLeft(Exception):

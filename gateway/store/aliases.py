@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from adapters.ref import AdapterRef
-from gateway.domain import Alias, Fallback, Variant
+from gateway.domain import Alias, Fallback, Shadow, Variant
 from gateway.store.database import Connection
 
-_SELECT = "SELECT tenant, name, revision, variants, salt, previous, fallback, experiment FROM aliases"
+_SELECT = "SELECT tenant, name, revision, variants, salt, previous, fallback, experiment, shadow FROM aliases"
 
 
 async def find(connection: Connection, tenant: str, name: str) -> Alias | None:
@@ -27,19 +27,21 @@ async def every(connection: Connection) -> list[Alias]:
 
 
 async def referring(connection: Connection, ref: AdapterRef) -> list[str]:
-    """Names of the tenant's aliases that send traffic to `ref`, or would go back to it."""
+    """Names of the tenant's aliases that send traffic to `ref`, mirror it there, or would go back to it."""
     aliases = await of_tenant(connection, ref.tenant)
-    return [a.name for a in aliases if any(v.ref == ref for v in (*a.variants, *(a.previous or ())))]
+    return [a.name for a in aliases if ref in _refs(a)]
 
 
 async def put(connection: Connection, alias: Alias, *, actor: str, reason: str) -> None:
     """Make `alias` the newest revision, and keep it in the history with who made it and why."""
     variants = variants_to_json(alias.variants)
+    shadow = None if alias.shadow is None else json.dumps(shadow_to_row(alias.shadow))
     await connection.execute(
-        "INSERT INTO aliases (tenant, name, revision, variants, previous, salt, fallback, experiment)"
-        " VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (tenant, name) DO UPDATE SET"
-        " (revision, variants, previous, salt, fallback, experiment) = ROW (EXCLUDED.revision, EXCLUDED.variants,"
-        " EXCLUDED.previous, EXCLUDED.salt, EXCLUDED.fallback, EXCLUDED.experiment)",
+        "INSERT INTO aliases (tenant, name, revision, variants, previous, salt, fallback, experiment, shadow)"
+        " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT (tenant, name) DO UPDATE SET"
+        " (revision, variants, previous, salt, fallback, experiment, shadow) = ROW (EXCLUDED.revision,"
+        " EXCLUDED.variants, EXCLUDED.previous, EXCLUDED.salt, EXCLUDED.fallback, EXCLUDED.experiment,"
+        " EXCLUDED.shadow)",
         alias.tenant,
         alias.name,
         alias.revision,
@@ -48,10 +50,12 @@ async def put(connection: Connection, alias: Alias, *, actor: str, reason: str) 
         alias.salt,
         alias.fallback.value,
         alias.experiment,
+        shadow,
     )
     await connection.execute(
-        "INSERT INTO alias_revisions (tenant, alias, revision, variants, salt, fallback, experiment, actor, reason)"
-        " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+        "INSERT INTO alias_revisions"
+        " (tenant, alias, revision, variants, salt, fallback, experiment, actor, reason, shadow)"
+        " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
         alias.tenant,
         alias.name,
         alias.revision,
@@ -61,6 +65,7 @@ async def put(connection: Connection, alias: Alias, *, actor: str, reason: str) 
         alias.experiment,
         actor,
         reason,
+        shadow,
     )
 
 
@@ -81,6 +86,22 @@ def variants_from_json(text: str) -> tuple[Variant, ...]:
     )
 
 
+def shadow_to_row(shadow: Shadow) -> dict[str, Any]:
+    """As it is stored."""
+    return {"ref": None if shadow.ref is None else str(shadow.ref), "share": shadow.share}
+
+
+def _shadow(text: str | None) -> Shadow | None:
+    if text is None:
+        return None
+    row = json.loads(text)
+    return Shadow(AdapterRef.parse(row["ref"]) if row["ref"] else None, row["share"])
+
+
+def _refs(alias: Alias) -> set[AdapterRef | None]:
+    return {one.ref for one in (*alias.variants, *(alias.previous or ()), *((alias.shadow,) if alias.shadow else ()))}
+
+
 def _alias(row: Connection) -> Alias:
     return Alias(
         tenant=row["tenant"],
@@ -91,4 +112,5 @@ def _alias(row: Connection) -> Alias:
         previous=None if row["previous"] is None else variants_from_json(row["previous"]),
         fallback=Fallback(row["fallback"]),
         experiment=row["experiment"],
+        shadow=_shadow(row["shadow"]),
     )

@@ -19,7 +19,7 @@ PAGE = 200
 
 # Per inference: of each metric and source only the latest word counts. A text somebody wrote beats a thumb; what was
 # said about this answer beats what was said about the whole conversation; later beats earlier. A thumb needs a whole
-# answer to be about.
+# answer to be about. What a shadow's candidate said was said to nobody, so no judgement is about it.
 _PAGE = """
 SELECT i.id, i.created_at, i.alias, i.variant, i.served, i.propensity, i.unit, i.messages::text AS messages, i.answer,
        best.id AS feedback_id, best.metric, best.kind, best.number, best.written
@@ -43,6 +43,7 @@ CROSS JOIN LATERAL (
     LIMIT 1
 ) AS best
 WHERE i.tenant = $1 AND ($2::text IS NULL OR i.alias = $2) AND i.messages IS NOT NULL
+  AND i.shadow_of IS NULL
   AND (i.created_at, i.id) > ($4, $5) AND i.created_at <= $6
 ORDER BY i.created_at, i.id
 LIMIT $7

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from gateway.domain import Experiment
 from gateway.store.database import Database
 
-# A client that named a version or a variant was not randomised, and is left out of the comparison.
-_RANDOMISED = "i.tenant = $1 AND i.experiment = $2 AND i.reason <> 'targeting_match'"
+# A client that named a version or a variant was not randomised, and is left out of the comparison. So is what was asked
+# of a shadow's candidate: no client saw the answer.
+_RANDOMISED = "i.tenant = $1 AND i.experiment = $2 AND i.reason <> 'targeting_match' AND i.shadow_of IS NULL"
 
 _TRAFFIC = f"""
 SELECT variant, count(*) AS inferences, count(DISTINCT unit) AS units,
@@ -27,7 +28,8 @@ SELECT variant, served, count(*) AS inferences FROM inferences i WHERE {_RANDOMI
 """  # noqa: S608 — built from constants of this file
 
 _PINNED = """
-SELECT count(*) FROM inferences WHERE tenant = $1 AND experiment = $2 AND reason = 'targeting_match'
+SELECT count(*) FROM inferences
+WHERE tenant = $1 AND experiment = $2 AND reason = 'targeting_match' AND shadow_of IS NULL
 """
 
 # The latest value per (inference or episode, metric, source) is the one that counts. An episode is one judgement, of

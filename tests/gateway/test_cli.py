@@ -24,6 +24,7 @@ from gateway.cli.adapters import _files_of, _tar, _tar_size
 from gateway.store.database import Database
 from tests.gateway.api.installation import ADMIN_KEY, Installation, installed
 from tests.gateway.api.test_routes import judged, packed
+from tests.gateway.api.test_shadows import mirrored
 
 
 class Shell:
@@ -99,9 +100,9 @@ async def test_the_loops_commands_from_directory_to_rollback(shell: Shell, tmp_p
 
     variants = ("--variant", "base=3:base", "--variant", "tuned=1:support@1")
     said = await shell.says("aliases", "set", "acme", "support", *variants, "--fallback", "base")
-    assert said == "support\t1\tbase=3:base tuned=1:acme/support@1\tbase\t-"
+    assert said == "support\t1\tbase=3:base tuned=1:acme/support@1\tbase\t-\t-"
     experiment = await shell.says("experiments", "start", "acme", "support", "--name", "q", "--metric", "thumbs")
-    assert (await shell.says("aliases", "show", "acme", "support")).endswith(f"\t{experiment}")
+    assert (await shell.says("aliases", "show", "acme", "support")).endswith(f"\t{experiment}\t-")
     await judged(shell.here, key, experiment)
     await _watch(shell, experiment)
 
@@ -109,6 +110,24 @@ async def test_the_loops_commands_from_directory_to_rollback(shell: Shell, tmp_p
     assert "tuned=1:acme/support@1" in await shell.says("aliases", "rollback", "acme", "support")
     assert (await shell.says("aliases", "list", "acme")).startswith("support\t")
     await _look(shell, tmp_path)
+
+
+async def test_a_shadow_is_set_looked_at_and_removed(shell: Shell):
+    await shell.says("tenants", "create", "acme")
+    await shell.says("adapters", "register", "acme", str(shell.here.control.publish()).removeprefix("acme/"))
+    await shell.says("aliases", "set", "acme", "support", "--variant", "plain=1:base")
+    said = await shell.says("aliases", "shadow", "acme", "support", "support@1", "--share", "0.1")
+    assert said == "support\t2\tplain=1:base\terror\t-\t0.1:acme/support@1"
+    await mirrored(shell.here)
+    heading, row = (await shell.says("aliases", "shadow", "acme", "support")).splitlines()
+    assert len(heading.split("\t")) == len(row.split("\t")) == 11
+    assert row.startswith("acme/support@1\t2\t1\t0.5\t1\t30\t20\t")
+    assert json.loads(await shell.says("aliases", "shadow", "acme", "support", "--json"))["shadow"]["share"] == 0.1
+    assert (await shell.says("aliases", "shadow", "acme", "support", "--off")).endswith("\t-\t-")
+    for words in (("support@1",), ("--share", "0.1"), ("support@1", "--share", "0.1", "--off"), ("x", "--share", "2")):
+        assert (await shell.run("aliases", "shadow", "acme", "support", *words)).exit_code == 2
+    refusal = await shell.refuses("aliases", "shadow", "acme", "support", "support@9", "--share", "0.1")
+    assert "acme/support@9" in refusal
 
 
 async def _watch(shell: Shell, experiment: str) -> None:

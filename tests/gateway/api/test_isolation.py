@@ -15,10 +15,12 @@ BODIES: dict[tuple[str, str], Any] = {
     ("patch", "/admin/v1/tenants/{tenant}"): {"store_content": True},
     ("post", "/admin/v1/tenants"): {"name": "mine"},
     ("post", "/admin/v1/tenants/{tenant}/keys"): {"scopes": ["admin"]},
+    ("patch", "/admin/v1/tenants/{tenant}/keys/{key_id}"): {"limits": None},
     ("post", "/admin/v1/tenants/{tenant}/metrics"): {"name": "mine", "kind": "boolean"},
     ("post", "/admin/v1/tenants/{tenant}/adapters"): {"ref": "support@1"},
     ("put", "/admin/v1/tenants/{tenant}/aliases/{alias}"): {"variants": VARIANTS},
     ("post", "/admin/v1/tenants/{tenant}/aliases/{alias}/promote"): {"ref": "support@1"},
+    ("put", "/admin/v1/tenants/{tenant}/aliases/{alias}/shadow"): {"ref": "support@1", "share": 0.1},
     ("post", "/admin/v1/tenants/{tenant}/experiments"): {"alias": "support", "name": "mine"},
 }
 
