@@ -14,6 +14,7 @@ from gateway.engine.base import Answer, Engine
 from gateway.engine.refusals import engine_error, lacks_route
 from gateway.errors import EngineFailed, GatewayError, NotFound, UpstreamBroken
 from gateway.identity import cache_salt
+from gateway.serving.answers import is_json
 from gateway.serving.endpoints import Endpoint
 from gateway.serving.exchange import MOST_KEPT, Exchange
 from gateway.serving.residency import Residency
@@ -83,6 +84,8 @@ class Forward:
         """Relay an answer in one piece."""
         asked = self._clock()
         body = await answer.read()
+        if answer.open_ended and not is_json(body):
+            raise UpstreamBroken("The engine's answer ended before it was complete.")
         own_id = exchange.endpoint.own_id
         exchange.body = body = body if own_id is None else own_id(body, exchange.id)
         now = self._clock()
