@@ -1,0 +1,1 @@
+"""One page a scenario: what is asked of the gateway, and what has to hold. See `loadtests/stage.py`."""
