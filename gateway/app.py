@@ -38,6 +38,7 @@ from gateway.feedback.recorder import Recorder
 from gateway.serving.door import Door
 from gateway.serving.front import Front
 from gateway.serving.residency import Residency
+from gateway.serving.shadow import Shadows
 from gateway.settings import Settings
 from gateway.snapshot import Current
 from gateway.store import workers
@@ -80,6 +81,7 @@ class App:
         self.draining = False
         self._news = asyncio.Event()
         self.door: Door | None = None
+        self._shadows: Shadows | None = None
         self._api: Callable[[Scope, Receive, Send], Awaitable[None]] | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -99,6 +101,8 @@ class App:
         self.draining = True
         if self.door is not None:
             self.door.draining = True
+        if self._shadows is not None:
+            self.loop.call_soon_threadsafe(self._shadows.stop)
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         self.loop = asyncio.get_running_loop()
@@ -128,18 +132,21 @@ class App:
             recorder = Recorder(
                 partial(write_inferences, database), capacity=settings.recorder_queue, telemetry=self.telemetry
             )
+            self._shadows = shadows = Shadows(engine, residency, recorder, telemetry=self.telemetry)
             self.door = Door(
                 current,
                 engine,
                 residency,
                 recorder,
                 self.telemetry,
+                shadows,
                 timeouts=settings.timeouts,
                 max_body_bytes=settings.max_body_bytes,
             )
             self._api = api.build(self._rooms_of_the_api(database, store, residency))
             loops = self._loops_of_the_snapshot(settings.database_url, database, residency)
-            await stack.enter_async_context(_background(*loops, residency.run, self.door.run, recorder.run))
+            loops += (residency.run, self.door.run, recorder.run, shadows.run)
+            await stack.enter_async_context(_background(*loops))
             await self._settle(residency)
             yield
             await recorder.drain(settings.drain_seconds)

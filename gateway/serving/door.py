@@ -44,6 +44,12 @@ class Records(Protocol):
     def record(self, inference: Inference) -> None: ...
 
 
+class Mirrors(Protocol):
+    """Who may have a request that is over answered once more, by somebody else."""
+
+    def consider(self, exchange: Exchange) -> None: ...
+
+
 class Timeouts(Protocol):
     """Of the settings' timeouts: the seconds after which a client that stopped reading is let go."""
 
@@ -63,6 +69,7 @@ class Door:
         residency: Residency,
         records: Records,
         telemetry: Telemetry,
+        shadows: Mirrors,
         *,
         timeouts: Timeouts,
         max_body_bytes: int,
@@ -73,6 +80,7 @@ class Door:
     ) -> None:
         self._current, self._residency, self._records, self._telemetry = current, residency, records, telemetry
         self._forward = Forward(engine, residency, clock)
+        self._shadows = shadows
         self._clock = clock
         self._episodes = episodes if episodes is not None else Episodes()
         self.fronts: set[Front] = set()
@@ -226,6 +234,7 @@ class Door:
             self._records.record(inference)
             operation = exchange.endpoint.operation
             self._telemetry.request(inference, exchange.trace, operation=operation, error=exchange.error)
+            self._shadows.consider(exchange)
 
     def _models(self, call: Call) -> None:
         """`GET /v1/models` and `GET /v1/models/{model}`."""

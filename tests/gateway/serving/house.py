@@ -33,6 +33,7 @@ from gateway.identity import hash_key
 from gateway.serving.door import Door
 from gateway.serving.front import Front
 from gateway.serving.residency import Residency
+from gateway.serving.shadow import Shadows
 from gateway.settings import TimeoutSettings
 from gateway.snapshot import Current, Snapshot
 from gateway.telemetry import Telemetry
@@ -128,6 +129,7 @@ class House:
     current: Current
     residency: Residency
     door: Door
+    shadows: Shadows
     shelf: DirectoryShelf
     telemetry: Telemetry
     spans: InMemorySpanExporter
@@ -197,19 +199,20 @@ async def open_house(
             telemetry = telemetry or Telemetry(Signals(), span_exporter=spans)
             there = Residency(engine, shelf_, current, **residency)
             bounds: Any = {"timeouts": times, "max_body_bytes": max_body_bytes, "body_seconds": body_seconds}
-            door = Door(current, engine, there, records, telemetry, **bounds)
-            async with _served(door, there) as address:
+            shadows = Shadows(engine, there, records, telemetry=telemetry)
+            door = Door(current, engine, there, records, telemetry, shadows, **bounds)
+            async with _served(door, there, shadows) as address:
                 if ready:
                     await until(lambda: there.ready)
-                yield House(address, current, there, door, shelf_, telemetry, spans, records, url, http)
+                yield House(address, current, there, door, shadows, shelf_, telemetry, spans, records, url, http)
             await engine.aclose()
             telemetry.shutdown()
 
 
 @asynccontextmanager
-async def _served(door: Door, residency: Residency) -> AsyncIterator[str]:
+async def _served(door: Door, residency: Residency, shadows: Shadows) -> AsyncIterator[str]:
     async with asyncio.TaskGroup() as group:
-        loops = [group.create_task(door.run()), group.create_task(residency.run())]
+        loops = [group.create_task(loop) for loop in (door.run(), residency.run(), shadows.run())]
         server, address = await _serve(door, group)
         try:
             yield address
