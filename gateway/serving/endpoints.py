@@ -28,7 +28,7 @@ class MakeEvents(Protocol):
     def __call__(self, *, wants_usage: bool, keep: int, inference_id: str) -> Events: ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Endpoint:
     """One route. `raw_path` is its path towards the engine, `operation` OpenTelemetry's word for it, `id_prefix` what
     stands before the inference id for its clients; `needs` are the fields without which a request is refused.

@@ -124,6 +124,15 @@ async def test_unknown_paths_and_wrong_methods_have_the_same_shape(here: Install
         ("GET", "/", 404),
         ("GET", "/docs", 404),
         ("GET", "/admin/v1/tenants/", 404),
+        # What an engine may serve beside what we do: it is behind the door for good.
+        ("GET", "/v1/responses/resp_1", 404),
+        ("POST", "/v1/responses/resp_1/cancel", 404),
+        ("POST", "/v1/messages/count_tokens", 404),
+        ("POST", "/tokenize", 404),
+        ("POST", "/v1/audio/transcriptions", 404),
+        ("POST", "/rerank", 404),
+        ("POST", "/pooling", 404),
+        ("POST", "/v1/load_lora_adapter", 404),
         ("DELETE", "/v1/feedback", 405),
         ("POST", "/healthz", 405),
     ):

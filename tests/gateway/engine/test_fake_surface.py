@@ -69,7 +69,7 @@ async def test_a_message_is_the_same_in_one_piece_and_streamed(claude: anthropic
     ) as stream:
         words = [word async for word in stream.text_stream]
         last = await stream.get_final_message()
-    assert "".join(words) == told.content[0].text == last.content[0].text  # type: ignore[union-attr]
+    assert "".join(words) == told.content[0].text == last.content[0].text
     assert (last.usage.input_tokens, last.usage.output_tokens) == (told.usage.input_tokens, told.usage.output_tokens)
     cut = await claude.messages.create(model="base-model", messages=HELLO, max_tokens=2)
     assert cut.stop_reason == "max_tokens"
@@ -82,10 +82,10 @@ async def test_a_message_uses_tools(claude: anthropic.AsyncAnthropic) -> None:
     asked: Any = {"model": "base-model", "messages": HELLO, "max_tokens": 64, "tools": [tool]}
     for choice in ({"type": "any"}, {"type": "tool", "name": "weather"}):
         told = await claude.messages.create(**asked, tool_choice=choice)
-        assert told.stop_reason == "tool_use" and told.content[0].input == {"city": "Oslo"}  # type: ignore[union-attr]
+        assert told.stop_reason == "tool_use" and told.content[0].input == {"city": "Oslo"}
     async with claude.messages.stream(**asked, tool_choice={"type": "any"}) as stream:
         last = await stream.get_final_message()
-    assert last.content[0].input == {"city": "Oslo"}  # type: ignore[union-attr]
+    assert last.content[0].input == {"city": "Oslo"}
 
 
 async def test_embeddings_are_numbers_or_base64_of_the_same(ai: openai.AsyncOpenAI) -> None:
