@@ -53,6 +53,10 @@ def user(body: dict[str, Any]) -> str | None:
     return (metadata.get("user_id") or None) if metadata is not None else None
 
 
+def most_tokens(fields: dict[str, Any]) -> int:
+    return int(fields["max_tokens"])
+
+
 def asked(fields: dict[str, Any]) -> list[dict[str, Any]]:
     """The system prompt and the messages as a chat; thinking is left out."""
     told: list[dict[str, Any]] = []

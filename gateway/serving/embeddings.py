@@ -30,6 +30,11 @@ def complete(fields: dict[str, Any], stream: bool) -> bool:
     return False
 
 
+def most_tokens(fields: dict[str, Any]) -> int:
+    """Nothing is generated."""
+    return 0
+
+
 def asked(fields: dict[str, Any]) -> None:
     """Texts to embed are no chat, and must not become a training example."""
 

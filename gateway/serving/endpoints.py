@@ -34,10 +34,11 @@ class Endpoint:
     stands before the inference id for its clients; `needs` are the fields without which a request is refused.
 
     `complete` checks the fields that depend on each other, adds what the gateway adds, and says whether the client
-    asked for usage in its stream. `user` finds the targeting key in the client's own body. `asked` renders checked
-    fields as the chat that is remembered, None where there is none. `answers` reads answers for the record. `id_field`
-    is the field that takes the client's form of the id, where the engine does not take it from `X-Request-Id`.
-    `own_id` puts our form of the id into a whole answer, where the engine's form differs.
+    asked for usage in its stream. `user` finds the targeting key in the client's own body. Of checked fields, `asked`
+    renders the chat that is remembered (None where there is none), and `most_tokens` is the bound of all answers
+    together. `answers` reads answers for the record. `id_field` is the field that takes the client's form of the id,
+    where the engine does not take it from `X-Request-Id`. `own_id` puts our form of the id into a whole answer, where
+    the engine's form differs.
     """
 
     path: str
@@ -49,6 +50,7 @@ class Endpoint:
     complete: Callable[[Fields, bool], bool]
     user: Callable[[Fields], str | None]
     asked: Callable[[Fields], list[dict[str, Any]] | None]
+    most_tokens: Callable[[Fields], int | None]
     events: MakeEvents
     answers: Reading
     dialect: Dialect
@@ -70,6 +72,18 @@ def _prompt(fields: Fields) -> list[dict[str, Any]]:
     return [{"role": "user", "content": prompt if type(prompt) is str else _encode(prompt).decode()}]
 
 
+def _most_tokens(fields: Fields) -> int | None:
+    most = fields.get("max_completion_tokens") or fields.get("max_tokens")
+    return most * fields.get("n", 1) if most is not None else None
+
+
+def _most_of_all(fields: Fields) -> int:
+    """Of a completion: one answer or more to each prompt; the engine's own bound is 16."""
+    prompt = fields["prompt"]
+    prompts = len(prompt) if type(prompt) is list and type(prompt[0]) is not int else 1
+    return int(fields.get("max_tokens", 16)) * prompts * int(fields.get("n", 1))
+
+
 def _events(*, wants_usage: bool, keep: int, inference_id: str) -> Events:
     return Events(wants_usage=wants_usage, keep=keep)
 
@@ -84,6 +98,7 @@ CHAT_COMPLETIONS = Endpoint(
     complete=check_together,
     user=_user,
     asked=_messages,
+    most_tokens=_most_tokens,
     events=_events,
     answers=answers.CHOICES,
     dialect=dialects.OPENAI,
@@ -98,6 +113,7 @@ COMPLETIONS = Endpoint(
     complete=check_together,
     user=_user,
     asked=_prompt,
+    most_tokens=_most_of_all,
     events=_events,
     answers=answers.CHOICES,
     dialect=dialects.OPENAI,
@@ -112,6 +128,7 @@ RESPONSES = Endpoint(
     complete=responses.complete,
     user=_user,
     asked=responses.asked,
+    most_tokens=responses.most_tokens,
     events=answers_responses.events,
     answers=answers_responses.READING,
     dialect=dialects.RESPONSES,
@@ -127,6 +144,7 @@ MESSAGES = Endpoint(
     complete=anthropic.complete,
     user=anthropic.user,
     asked=anthropic.asked,
+    most_tokens=anthropic.most_tokens,
     events=answers_anthropic.events,
     answers=answers_anthropic.READING,
     dialect=dialects.ANTHROPIC,
@@ -142,6 +160,7 @@ EMBEDDINGS = Endpoint(
     complete=embeddings.complete,
     user=_user,
     asked=embeddings.asked,
+    most_tokens=embeddings.most_tokens,
     events=embeddings.events,
     answers=embeddings.READING,
     dialect=dialects.OPENAI,

@@ -59,6 +59,10 @@ class Request:
         """What was asked, as a chat; None where it is none."""
         return self.endpoint.asked(self.fields)
 
+    def most_tokens(self) -> int | None:
+        """How many tokens the answers may have together; None where the client set no bound."""
+        return self.endpoint.most_tokens(self.fields)
+
     def events(self, inference_id: str, *, keep: int = 0) -> Events:
         """The reader of this request's stream; it keeps up to `keep` bytes of it."""
         return self.endpoint.events(wants_usage=self.wants_usage, keep=keep, inference_id=inference_id)

@@ -53,6 +53,10 @@ def complete(fields: dict[str, Any], stream: bool) -> bool:
     return True
 
 
+def most_tokens(fields: dict[str, Any]) -> int | None:
+    return fields.get("max_output_tokens")
+
+
 def asked(fields: dict[str, Any]) -> list[dict[str, Any]]:
     """The instructions and the input as chat messages; reasoning is left out."""
     told: list[dict[str, Any]] = []

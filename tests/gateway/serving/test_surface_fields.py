@@ -10,7 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.errors import InvalidRequest
-from gateway.serving.endpoints import EMBEDDINGS, ENDPOINTS, MESSAGES, RESPONSES, Endpoint
+from gateway.serving.endpoints import (
+    CHAT_COMPLETIONS,
+    COMPLETIONS,
+    EMBEDDINGS,
+    ENDPOINTS,
+    MESSAGES,
+    RESPONSES,
+    Endpoint,
+)
 from gateway.serving.request import parse
 from tests.gateway.serving.surface import BASIS, HELLO, PICTURE, REMOTE, SCHEMA, SOURCE, read, sent, taken, tool
 
@@ -141,3 +149,16 @@ def test_whatever_comes_is_refused_in_words_or_goes_on_within_the_list(endpoint:
 def test_every_endpoint_is_found_by_its_path() -> None:
     for path, endpoint in ENDPOINTS.items():
         assert endpoint.path == path == endpoint.raw_path.decode() and set(endpoint.needs) <= set(endpoint.fields)
+
+
+def test_the_bound_of_an_answer_is_known_beforehand_for_every_endpoint() -> None:
+    def most(endpoint: Endpoint, **fields: Any) -> int | None:
+        return parse(json.dumps({"model": "m", **fields}).encode(), endpoint).most_tokens()
+
+    assert most(CHAT_COMPLETIONS, messages=HELLO) is most(RESPONSES, input="x") is None
+    assert most(CHAT_COMPLETIONS, messages=HELLO, max_tokens=5, n=3) == 15
+    assert most(CHAT_COMPLETIONS, messages=HELLO, max_tokens=5, max_completion_tokens=4) == 4
+    assert most(COMPLETIONS, prompt="x") == most(COMPLETIONS, prompt=[1, 2]) == 16
+    assert most(COMPLETIONS, prompt=["x", "y"], max_tokens=5, n=2) == most(COMPLETIONS, prompt=[[1]], max_tokens=20)
+    assert most(RESPONSES, input="x", max_output_tokens=7) == most(MESSAGES, messages=HELLO, max_tokens=7) == 7
+    assert most(EMBEDDINGS, input="x") == 0
