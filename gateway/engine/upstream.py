@@ -174,7 +174,7 @@ def request_head(
 
     Raises `InvalidRequest` when a value would break out of its line.
     """
-    if type(headers) is bytes:
+    if isinstance(headers, bytes):
         return b"%b %b HTTP/1.1\r\nhost: %b\r\n%bcontent-length: %d\r\n\r\n" % (method, path, host, headers, length)
     parts = [method, b" ", path, b" HTTP/1.1\r\nhost: ", host]
     breaks = 4  # of our own lines, the empty last one included

@@ -115,21 +115,13 @@ class Door:
         authenticate(shown(headers), self._current.snapshot, stale=self._current.stale)
 
     async def serve(self, call: Call) -> None:
-        """Answer one call, whatever it is, and remember it."""
+        """Answer one call, turn whatever can go wrong into what its client should see, and remember it."""
         endpoint = ENDPOINTS.get(call.path)
         if endpoint is None:
             self._models(call)
             return
         self.open += 1
         exchange = Exchange(self._current.snapshot, endpoint, call, self._clock())
-        try:
-            await self._complete(exchange)
-        finally:
-            self.open -= 1
-            self._record(exchange)
-
-    async def _complete(self, exchange: Exchange) -> None:
-        """Serve, and turn whatever can go wrong into what the client should see."""
         try:
             await self._serve(exchange)
         except GatewayError as error:
@@ -140,8 +132,10 @@ class Door:
             log.error("a defect of the gateway", exc_info=error)
             self._refuse(exchange, GatewayError("The gateway failed.", code="internal_error"))
         finally:
+            self.open -= 1
             if exchange.lease is not None:
                 exchange.lease.release()
+            self._record(exchange)
 
     async def _serve(self, exchange: Exchange) -> None:
         """Authenticate, assign, lease, forward. The record is written when all is over, however it ends."""
@@ -149,7 +143,8 @@ class Door:
         self._authenticate(exchange)
         request = exchange.request = parse(exchange.call.body, exchange.endpoint)
         self._assign(exchange)
-        await self._lease(exchange)
+        if not self._forward.lease_now(exchange):
+            await self._lease(exchange)
         answer = await self._forward.send(exchange)
         try:
             await (self._forward.stream if request.stream else self._forward.whole)(exchange, answer)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
+
+import msgspec
 
 from adapters.ref import AdapterRef
 from gateway.domain import BASE, ApiKey, Assignment, Inference, Tenant
@@ -21,8 +22,11 @@ MOST_KEPT = 256 * 1024
 """Bytes of a prompt, and of an answer as it came, beyond which a tenant's content is not kept."""
 
 
-@dataclass(slots=True)
-class Exchange:
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+class Exchange(msgspec.Struct):
     """`snapshot` is taken once, here. `began` and all other moments are the door's clock, in seconds; `waited` is the
     time spent on the engine until the first byte could leave, so that the rest is the gateway's own.
     """
@@ -31,7 +35,7 @@ class Exchange:
     endpoint: Endpoint
     call: Call
     began: float
-    created_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    created_at: datetime = msgspec.field(default_factory=_now)
     tenant: Tenant | None = None
     key: ApiKey | None = None
     id: str = ""
@@ -46,6 +50,8 @@ class Exchange:
     """What is leased is not what was assigned."""
     answered: bool = False
     """The engine took the request: what was leased is what is served."""
+    asked: float = 0.0
+    """When the engine was asked, the last time."""
     waited: float = 0.0
     begun: float | None = None
     """When the first byte of the answer left."""

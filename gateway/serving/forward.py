@@ -6,7 +6,7 @@ an error is the stream's last event. It knows nothing of keys, tenants' names or
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 from adapters.ref import AdapterRef
@@ -21,7 +21,6 @@ from gateway.serving.residency import Residency
 from gateway.serving.routing import instead_of
 
 _EVENT_STREAM = b"content-type: text/event-stream; charset=utf-8\r\ncache-control: no-cache\r\n"
-_JSON = (b"content-type", b"application/json")
 
 
 class Forward:
@@ -30,14 +29,18 @@ class Forward:
     def __init__(self, engine: Engine, residency: Residency, clock: Callable[[], float]) -> None:
         self._engine, self._residency, self._clock = engine, residency, clock
 
+    def lease_now(self, exchange: Exchange) -> bool:
+        """Lease what was assigned if that takes no waiting."""
+        assert exchange.assignment is not None  # the step before this one set it
+        exchange.lease = self._residency.lease_now(exchange.assignment.ref)
+        return exchange.lease is not None
+
     async def lease(self, exchange: Exchange) -> None:
         """Lease what was assigned; if it cannot be had, what the alias's fallback policy says (DESIGN §3.7)."""
         assignment, tenant = exchange.assignment, exchange.tenant
         assert assignment is not None and tenant is not None  # the steps before this one set them
         try:
-            exchange.lease = self._residency.lease_now(assignment.ref)
-            if exchange.lease is None:
-                await self._wait_for(exchange, assignment.ref)
+            await self._wait_for(exchange, assignment.ref)
         except GatewayError as error:
             if not self._residency.ready:
                 raise  # nothing can be served now, and certainly not something else than was asked for
@@ -55,30 +58,32 @@ class Forward:
 
     async def send(self, exchange: Exchange) -> Answer:
         """The engine's answer, as far as its head. One that has lost an adapter gets it again, once."""
-        answer = await self._send(exchange)
+        answer = await self._ask(exchange)
         if answer.status != 200:
             told, lease = await _told(answer), exchange.lease
             if answer.status == 404 and lease is not None and lease.ref is not None and not lacks_route(404, told):
                 self._residency.forget(lease.ref)
                 lease.release()
                 await self.lease(exchange)
-                answer = await self._send(exchange)
+                answer = await self._ask(exchange)
                 told = b"" if answer.status == 200 else await _told(answer)
             if answer.status != 200:
                 raise _refusal(exchange.endpoint, answer.status, told)
+        exchange.waited += self._clock() - exchange.asked
         exchange.answered = True
         return answer
 
-    async def _send(self, exchange: Exchange) -> Answer:
+    def _ask(self, exchange: Exchange) -> Awaitable[Answer]:
         request, tenant, lease, trace = exchange.request, exchange.tenant, exchange.lease, exchange.trace
         assert request is not None and tenant is not None and lease is not None and trace is not None
         body = request.body(lease.seat.name, cache_salt(exchange.snapshot.secret, tenant.name), exchange.id)
         # Nothing of the client's headers goes on: the engine trusts some of them (FACTS §1).
-        headers = (_JSON, (b"x-request-id", exchange.id.encode()), (b"traceparent", trace.header()))
-        asked = self._clock()
-        answer = await self._engine.send(exchange.endpoint.raw_path, headers, body)
-        exchange.waited += self._clock() - asked
-        return answer
+        headers = b"content-type: application/json\r\nx-request-id: %b\r\ntraceparent: %b\r\n" % (
+            exchange.id.encode(),
+            trace.header(),
+        )
+        exchange.asked = self._clock()
+        return self._engine.send(exchange.endpoint.raw_path, headers, body)
 
     async def whole(self, exchange: Exchange, answer: Answer) -> None:
         """Relay an answer in one piece."""
