@@ -6,6 +6,7 @@ survive decoding and encoding. It knows nothing of tenants, aliases or sockets.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +22,7 @@ __all__ = ["CHAT_COMPLETIONS", "COMPLETIONS", "ENDPOINTS", "Endpoint", "Request"
 
 _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
+_BLANK = b" \t\r\n"
 
 
 @dataclass(slots=True)
@@ -93,6 +95,10 @@ def parse(raw: bytes, endpoint: Endpoint) -> Request:
 def _object(raw: bytes) -> dict[str, Any]:
     try:
         body = _decode(raw)
+        # The decoder takes the last of two equal keys. What reads as it is written, but for blanks, has as many keys.
+        told = _encode(body)
+        if raw != told and raw.translate(None, _BLANK) != told.translate(None, _BLANK):
+            json.loads(raw.decode(), object_pairs_hook=_pairs, parse_int=str, parse_float=str)
     except (msgspec.DecodeError, UnicodeDecodeError):
         raise InvalidRequest(
             "We could not parse the JSON body of your request.", remedy="Send one JSON object, in UTF-8."
@@ -102,6 +108,14 @@ def _object(raw: bytes) -> dict[str, Any]:
     if type(body) is not dict:
         raise wrong_type("body", "an object", body)
     return body
+
+
+def _pairs(pairs: list[tuple[str, Any]]) -> None:
+    """An object's keys and values. Raises `InvalidRequest` when a key comes twice."""
+    if len(dict(pairs)) != len(pairs):
+        names = [name for name, _ in pairs]
+        name = next(name for name in names if names.count(name) > 1)[:64]
+        raise InvalidRequest(f"The key '{name}' comes twice in one object of your request.", param=name)
 
 
 def _unknown(name: str) -> InvalidRequest:
