@@ -14,6 +14,7 @@ class ResponseEvents(NamedEvents):
     __slots__ = ()
 
     _common = b"event: response.output_text.delta\n"
+    _opens = frozenset((b"response.created", b"response.queued", b"response.in_progress"))
     _ends = frozenset((b"response.completed", b"response.incomplete"))
     _fails = frozenset((b"response.failed", b"error"))
     _counts = _ends

@@ -106,24 +106,29 @@ class Events:
 class NamedEvents(Events):
     """A stream whose events have names (`event: …`), all of which the client gets. Subclasses say which ones matter.
 
-    `_common` begins the event that most pieces consist of. `_ends` are the names that end a stream well, `_fails` those
-    that end it badly; `usage` collects the events named in `_counts`.
+    `_common` begins the event that most pieces consist of. `_opens` are the names of what comes before the engine has
+    begun: it waits for what follows, so that an answer begins with its first token and an error before it is an HTTP
+    error. `_ends` are the names that end a stream well, `_fails` those that end it badly; `usage` collects the events
+    named in `_counts`.
     """
 
-    __slots__ = ()
+    __slots__ = ("_opening",)
 
     _common: ClassVar[bytes]
+    _opens: ClassVar[frozenset[bytes]] = frozenset()
     _ends: ClassVar[frozenset[bytes]]
     _fails: ClassVar[frozenset[bytes]]
     _counts: ClassVar[frozenset[bytes]]
 
     def __init__(self, *, keep: int = 0) -> None:
         super().__init__(wants_usage=True, keep=keep)
+        self._opening: bytes | None = b"" if self._opens else None
 
     def feed(self, piece: bytes) -> bytes:
         """What may go to the client now: whole events, or nothing yet."""
         # The common piece is one event of text; JSON escapes line ends, so the first empty line is its end.
-        if not self._tail and piece.startswith(self._common) and piece.find(b"\n\n") == len(piece) - 2:
+        plain = piece.startswith(self._common) and piece.find(b"\n\n") == len(piece) - 2
+        if plain and not self._tail and self._opening is None:
             self.last = piece
         else:
             piece = self._sift(piece)
@@ -144,7 +149,13 @@ class NamedEvents(Events):
             self.usage = (self.usage or b"") + event
         self.done = name in self._ends
         self.last = self._worded(name, event)
-        return self.last
+        if self._opening is None:
+            return self.last
+        if name in self._opens:
+            self._opening += self.last
+            return b""
+        opening, self._opening = self._opening, None
+        return opening + self.last
 
     def _worded(self, name: bytes, event: bytes) -> bytes:
         """The event as the client is to get it."""

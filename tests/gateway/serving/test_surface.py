@@ -196,6 +196,15 @@ async def test_a_response_that_fails_in_its_midst_ends_with_a_numbered_error(hou
     assert kept.outcome in ("engine_error", "timeout") and kept.status == 200
 
 
+@pytest.mark.parametrize("sent", [0, 1, 2])
+async def test_a_response_that_fails_before_its_first_token_is_an_http_error(house: House, sent: int) -> None:
+    await house.faults(cut_after_chunks=sent)  # "created" and "in progress" say nothing yet
+    with pytest.raises(openai.InternalServerError) as told:
+        await house.client().responses.create(model="tuned", input="hello", stream=True)
+    kept = await row(house)
+    assert (told.value.status_code, kept.status, kept.ttft_ms) == (502, 502, None)
+
+
 @pytest.mark.parametrize("fault", ["error_after_chunks", "cut_after_chunks", "stall_after_chunks"])
 async def test_a_message_that_fails_in_its_midst_ends_with_anthropics_error(
     house: House, claude: anthropic.AsyncAnthropic, fault: str
