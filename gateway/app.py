@@ -133,6 +133,7 @@ class App:
                 partial(write_inferences, database), capacity=settings.recorder_queue, telemetry=self.telemetry
             )
             self._shadows = shadows = Shadows(engine, residency, recorder, telemetry=self.telemetry)
+            residency.places.on_yield = shadows.give_way
             self.door = Door(
                 current,
                 engine,

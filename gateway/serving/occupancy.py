@@ -8,6 +8,32 @@ from collections.abc import Callable, Iterable
 from adapters.errors import InvalidRef
 from adapters.ref import AdapterRef
 from gateway.serving.leases import Seat
+from gateway.snapshot import Current, Snapshot
+
+
+class Wishes:
+    """What the snapshot wants on the engine, worked out once for each snapshot."""
+
+    def __init__(self, current: Current) -> None:
+        self._current = current
+        self._of: Snapshot | None = None
+        self._wanted: frozenset[AdapterRef] = frozenset()
+        self._spare: frozenset[AdapterRef] = frozenset()
+
+    def wanted(self) -> frozenset[AdapterRef]:
+        """All of it."""
+        return self._now()._wanted
+
+    def spare(self) -> frozenset[AdapterRef]:
+        """Those among them that are wanted for shadow traffic only: they give way to any other."""
+        return self._now()._spare
+
+    def _now(self) -> Wishes:
+        snapshot = self._current.snapshot
+        if self._of is not snapshot:
+            self._of, self._wanted = snapshot, snapshot.wanted()
+            self._spare = snapshot.shadowing() - snapshot.serving() - snapshot.preparing
+        return self
 
 
 class Occupancy:

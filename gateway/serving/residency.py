@@ -24,7 +24,8 @@ from gateway.serving.canary import judge
 from gateway.serving.failures import Failures
 from gateway.serving.leases import Lease, Seat
 from gateway.serving.loading import Flights, Outcome, Shelf, take_down
-from gateway.serving.occupancy import Occupancy
+from gateway.serving.occupancy import Occupancy, Wishes
+from gateway.serving.places import Places
 from gateway.snapshot import Current, Snapshot
 
 log = logging.getLogger("gateway.residency")
@@ -66,14 +67,16 @@ class Residency:
         self._heard_at = -math.inf
         self.leased_elsewhere: Callable[[], frozenset[str]] = frozenset
         self.on_change: Callable[[], None] = lambda: None
+        self._wishes = Wishes(current)
+        self._wanted = self._wishes.wanted
         self._seats = Occupancy(self._is_wanted, clock, grace=grace)
+        self.places = Places(self._seats, self._wishes, self._evict)
         self._failures = Failures(clock)
         self._flights = Flights(self._load)
         self.status: EngineStatus | None = None
         self._base: Probe | None = None
         self._misses = 0
         self._preparing: frozenset[AdapterRef] = frozenset()
-        self._wanted_of: tuple[Snapshot | None, frozenset[AdapterRef]] = (None, frozenset())
         self._turn = asyncio.Lock()  # one change of the engine at a time: each stalls everybody's tokens
         self._woken = asyncio.Event()
         self.loads = 0
@@ -129,12 +132,6 @@ class Residency:
     def wake(self) -> None:
         """Look at the engine and the snapshot now rather than at the next second."""
         self._woken.set()
-
-    def _wanted(self) -> frozenset[AdapterRef]:
-        snapshot = self._current.snapshot
-        if self._wanted_of[0] is not snapshot:
-            self._wanted_of = (snapshot, snapshot.wanted())
-        return self._wanted_of[1]
 
     async def run(self) -> None:
         """Reconcile each second, and at once when woken, until cancelled."""
@@ -247,7 +244,7 @@ class Residency:
             raise Unavailable("The model server is starting.")
         if not status.plugin:
             raise AdapterRefused("This engine serves the base model only.", remedy="Run it with tuneloop's plugin.")
-        await self._make_room(ref, status.capacity)
+        await self.places.make(ref, status.capacity)
         await self._engine.load(str(ref), path)
         self.loads += 1
         self._seats.on_engine.add(ref)  # it takes a place, well-behaved or not
@@ -259,21 +256,6 @@ class Residency:
             await self._evict(ref)
             raise AdapterRefused(sentence)
         self._seats.settle(ref)
-
-    async def _make_room(self, ref: AdapterRef, capacity: int) -> None:
-        """One place stays free for a swap: only what the snapshot wants may take the last."""
-        wanted, others = ref in self._wanted(), self._seats.others(ref)
-        if others < (capacity if wanted else capacity - 1):
-            return
-        idlest = self._seats.idlest(ref)
-        if idlest is not None and await self._evict(idlest):
-            return
-        if wanted:
-            raise AdapterRefused(
-                f"The engine holds {others} versions, as many as it can, and all are in use.",
-                remedy="Raise max_cpu_loras, or point fewer aliases at versions of their own.",
-            )
-        raise Unavailable("The engine has no place free for this version.", remedy="Try again later.")
 
     async def _evict_unwanted(self) -> None:
         for ref in self._seats.overdue():

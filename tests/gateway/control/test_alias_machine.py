@@ -1,4 +1,4 @@
-"""Any sequence of set, promote and rollback does to an alias what a model of five lines says, retirement included."""
+"""Any sequence of set, promote, rollback and mirror does to an alias what a small model says, retirement included."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from hypothesis.stateful import (
 
 from adapters.ref import AdapterRef
 from adapters.store import AdapterStore
-from gateway.domain import Adapter, Fallback, Variant
+from gateway.domain import Adapter, Fallback, Shadow, Variant
 from gateway.errors import Conflict, GatewayError
 from gateway.store import adapters
 from gateway.store.changes import change
@@ -43,7 +43,7 @@ _tenants = itertools.count(1)
 
 
 class Machine(RuleBasedStateMachine):
-    """The model: variants, previous and revision of one alias, and which versions are retired."""
+    """The model: variants, previous, shadow and revision of one alias, and which versions are retired."""
 
     rooms: Rooms
     runner: asyncio.Runner
@@ -54,6 +54,7 @@ class Machine(RuleBasedStateMachine):
         self.variants: tuple[Variant, ...] | None = None
         self.previous: tuple[Variant, ...] | None = None
         self.fallback = Fallback.ERROR
+        self.shadow: Shadow | None = None
         self.revision = 0
         self.retired: set[AdapterRef] = set()
         self.run(self._register())
@@ -129,10 +130,25 @@ class Machine(RuleBasedStateMachine):
         assert self.attempt(self.rooms.aliases.rollback(self.tenant, "live", actor=ME), wanted)
         self.moved(wanted)
 
+    @precondition(lambda self: self.variants is not None)
+    @rule(version=st.sampled_from([None, *VERSIONS]), share=st.sampled_from([None, 0.1, 1.0]))
+    def mirror(self, version: int | None, share: float | None) -> None:
+        shadow = None if share is None else Shadow(self.ref(version), share)
+        refused = shadow is not None and shadow.ref in self.retired
+        try:
+            self.run(self.rooms.aliases.mirror(self.tenant, "live", shadow, actor=ME))
+        except Conflict:
+            assert refused
+        else:
+            assert not refused
+            self.revision += shadow != self.shadow
+            self.shadow = shadow
+
     @rule(version=st.sampled_from(VERSIONS))
     def retire(self, version: int) -> None:
         ref = AdapterRef(self.tenant, "support", version)
         needed = {v.ref for v in (*(self.variants or ()), *(self.previous or ()))}
+        needed |= {self.shadow.ref} if self.shadow is not None else set()
         try:
             self.run(self.rooms.adapters.retire(ref, actor=ME))
         except Conflict:
@@ -151,7 +167,8 @@ class Machine(RuleBasedStateMachine):
             assert self.variants is None
         else:
             assert (alias.variants, alias.previous, alias.fallback) == (self.variants, self.previous, self.fallback)
-            assert alias.revision == self.revision
+            assert (alias.shadow, alias.revision) == (self.shadow, self.revision)
+            assert alias.shadow is None or alias.shadow.ref is None or alias.shadow.ref in snapshot.wanted()
         assert snapshot.preparing == frozenset()
         retired = {ref for ref, adapter in snapshot.adapters.items() if adapter.retired and ref.tenant == self.tenant}
         assert retired == self.retired

@@ -200,6 +200,7 @@ async def open_house(
             there = Residency(engine, shelf_, current, **residency)
             bounds: Any = {"timeouts": times, "max_body_bytes": max_body_bytes, "body_seconds": body_seconds}
             shadows = Shadows(engine, there, records, telemetry=telemetry)
+            there.places.on_yield = shadows.give_way
             door = Door(current, engine, there, records, telemetry, shadows, **bounds)
             async with _served(door, there, shadows) as address:
                 if ready:

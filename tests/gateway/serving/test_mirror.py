@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 import random
-from dataclasses import replace
 
 import msgspec
 import pytest
 
 from gateway.domain import Alias, Shadow
+from gateway.serving.endpoints import EMBEDDINGS
 from gateway.serving.mirror import chosen, comparable, unary
 from gateway.serving.request import CHAT_COMPLETIONS, COMPLETIONS, parse
 from gateway.serving.routing import share
@@ -59,7 +59,7 @@ def test_only_what_the_alias_answered_well_with_another_version_is_comparable() 
     assert not comparable(over(snapshot, ASKED | {"model": "tuned:tuned"}), TWO)  # the client named what it wanted
     assert not comparable(over(snapshot, outcome="disconnected"), TWO)
     assert not comparable(over(snapshot, outcome="engine_error", status=502), TWO)
-    assert not comparable(over(snapshot, endpoint=replace(CHAT_COMPLETIONS, operation="embeddings")), TWO)
+    assert not comparable(over(snapshot, {"model": "tuned", "input": "hi"}, EMBEDDINGS), TWO)
 
 
 def test_the_request_itself_stays_as_it_was() -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from gateway.domain import Shadow, Tenant
 from gateway.identity import is_inference_of, unit_of
+from gateway.serving.endpoints import COMPLETIONS, MESSAGES, RESPONSES, Endpoint
 from gateway.serving.exchange import MOST_KEPT
 from gateway.serving.shadow import Shadows
 from tests.gateway.serving.house import BASE_MODEL, HELLO, SECRET, alias, picture, until
@@ -52,6 +53,24 @@ async def test_a_named_version_is_not_mirrored_though_an_alias_has_its_name() ->
         here.consider(body=ASKED | {"model": "support"})
         await here.recorded()
         assert len(here.asked()) == 1
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("endpoint", "body"),
+    [
+        (COMPLETIONS, {"prompt": "hello"}),
+        (RESPONSES, {"input": "hello"}),
+        (MESSAGES, {"messages": HELLO, "max_tokens": 9}),
+    ],
+)
+async def test_every_kind_of_generation_is_mirrored(endpoint: Endpoint, body: dict[str, Any], stream: bool) -> None:
+    async with stage(mirrored(tenants=[Tenant("acme", store_content=True)])) as here:
+        here.consider(body=body | {"model": "tuned", "stream": stream}, endpoint=endpoint)
+        row = await here.recorded()
+    assert (row.endpoint, row.outcome, row.served) == (endpoint.path, "ok", str(TWO))
+    assert row.answer is not None and str(TWO) in row.answer
+    assert row.output_tokens is not None and not any(one.get("stream") for one in here.asked())
 
 
 async def test_content_is_kept_of_tenants_that_keep_it_and_within_bounds() -> None:

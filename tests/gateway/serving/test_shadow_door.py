@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import openai
@@ -11,7 +12,7 @@ import pytest
 from gateway.engine import fake
 from gateway.engine.fake_engine import Options
 from gateway.serving.shadow import MOST_IN_FLIGHT
-from tests.gateway.serving.house import BASE_MODEL, HELLO, House, open_house, until
+from tests.gateway.serving.house import BASE_MODEL, HELLO, House, open_house, ref, until
 from tests.gateway.serving.mirrored import ONE, TWO, mirrored
 
 BODY = {"model": "tuned", "messages": HELLO}
@@ -116,3 +117,31 @@ async def test_nothing_is_left_at_the_engine_when_the_gateway_has_gone() -> None
             await until(lambda: engine.engine.counts["in_flight"] == 3)
         await until(lambda: engine.engine.counts["in_flight"] == 0, seconds=1)
         assert house.shadows.open == 0 and house.residency.leased == frozenset()
+
+
+async def test_a_full_engine_takes_the_candidates_place_for_a_swap_in_the_midst_of_mirroring() -> None:
+    three = ref("acme/support@3")
+    async with open_house(mirrored(), options=Options(base_model=BASE_MODEL, tokens=6, max_cpu_loras=2)) as house:
+        await candidate_ready(house)
+        await house.faults(only=[str(TWO)], hang=True)
+        await ask(house, 3)
+        await until(lambda: house.shadows.open == 3)
+        house.current.snapshot = replace(house.current.snapshot, version=2, preparing=frozenset((three,)))
+        house.residency.wake()
+        await until(lambda: house.residency.resident == {ONE, three})
+        assert house.shadows.open == 0
+        await ask(house, 3)
+        assert house.shadows.dropped == 6
+        house.residency.wake()
+        await until(lambda: TWO in house.residency.failed)
+        assert house.residency.ready and house.residency.resident == {ONE, three}
+
+
+async def test_a_pinned_version_takes_the_candidates_place_too_and_the_candidate_no_ones() -> None:
+    async with open_house(mirrored(), options=Options(base_model=BASE_MODEL, tokens=6, max_cpu_loras=2)) as house:
+        await candidate_ready(house)
+        with await house.residency.lease(ref("zeta/support@1")) as lease:
+            assert house.residency.resident == {ONE, lease.ref}
+            await house.residency.reconcile()
+            await until(lambda: TWO in house.residency.failed)
+        assert house.residency.ready
