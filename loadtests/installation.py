@@ -42,6 +42,8 @@ class Setup:
     mock: Sequence[str] = ()
     env: Mapping[str, str] = field(default_factory=dict)
     home: Path | None = None
+    engine_url: str | None = None
+    """An engine that runs already, instead of `engine`."""
 
 
 class Installation:
@@ -93,8 +95,8 @@ def installed(setup: Setup, *, say: Say) -> Iterator[Installation]:
             stack.enter_context(tempfile.TemporaryDirectory(prefix="tl-load-", ignore_cleanup_errors=True))
         )
         home.mkdir(parents=True, exist_ok=True)
-        engine = ["--engine", "fake"]
-        if setup.engine == "mock":
+        engine = ["--engine-url", setup.engine_url] if setup.engine_url else ["--engine", "fake"]
+        if setup.engine == "mock" and not setup.engine_url:
             uds = str(home / "mock.sock")
             stack.enter_context(started(mock_command("--uds", uds, *setup.mock), home / "mock.log"))
             engine = ["--engine-url", f"unix:{uds}"]
