@@ -85,7 +85,8 @@ def _response(job: Job, *, done: bool) -> dict[str, Any]:
     told |= {"max_output_tokens": asked.get("max_output_tokens", 4000), "max_tool_calls": None}
     told |= {"previous_response_id": None, "prompt": None, "reasoning": asked.get("reasoning"), "service_tier": "auto"}
     told |= {"status": status, "text": asked.get("text"), "top_logprobs": None, "truncation": "disabled"}
-    return told | {"usage": _usage(job) if done else None, "user": None}
+    told |= {"usage": _usage(job) if done else None, "user": None, "presence_penalty": 0.0, "frequency_penalty": 0.0}
+    return told | dict.fromkeys(("kv_transfer_params", "ec_transfer_params", "input_messages", "output_messages"))
 
 
 def _item(job: Job, *, filled: bool = True) -> dict[str, Any]:
@@ -97,10 +98,11 @@ def _item(job: Job, *, filled: bool = True) -> dict[str, Any]:
             "call_id": f"chatcmpl-tool-{job.id[-16:]}",
             "name": choice.tool,
         }
-        return called | {"type": "function_call", "id": f"fc_{job.id[-16:]}", "status": status}
+        called |= {"type": "function_call", "id": f"fc_{job.id[-16:]}", "status": status}
+        return called | {"async": None, "caller": None, "namespace": None}
     content = [_part(choice.text)] if filled else []
     told: dict[str, Any] = {"id": f"msg_{job.id[-16:]}", "content": content, "role": "assistant"}
-    return told | {"status": status, "type": "message"}
+    return told | {"status": status, "type": "message", "phase": None}
 
 
 def _part(text: str) -> dict[str, Any]:
@@ -109,10 +111,11 @@ def _part(text: str) -> dict[str, Any]:
 
 def _usage(job: Job) -> dict[str, Any]:
     read: dict[str, Any] = {"cached_tokens": 0, "cache_write_tokens": 0}
+    written: dict[str, Any] = {"reasoning_tokens": 0, "tool_output_tokens": 0}
     return {
         "input_tokens": job.prompt_tokens,
         "input_tokens_details": read | {"input_tokens_per_turn": [], "cached_tokens_per_turn": []},
         "output_tokens": job.tokens,
-        "output_tokens_details": {"reasoning_tokens": 0, "tool_output_tokens": 0},
+        "output_tokens_details": written | {"output_tokens_per_turn": [], "tool_output_tokens_per_turn": []},
         "total_tokens": job.prompt_tokens + job.tokens,
     }

@@ -5,9 +5,8 @@ Media travels inline or not at all; tools that Anthropic runs itself are not the
 
 from __future__ import annotations
 
+import json
 from typing import Any
-
-import msgspec
 
 from gateway.errors import InvalidRequest
 from gateway.serving.checks import (
@@ -81,7 +80,8 @@ def asked(fields: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _as_call(block: dict[str, Any]) -> dict[str, Any]:
-    called = {"name": block["name"], "arguments": msgspec.json.encode(block["input"]).decode()}
+    """Its arguments as the engine writes them into the prompt, to the space."""
+    called = {"name": block["name"], "arguments": json.dumps(block["input"])}
     return {"id": block["id"], "type": "function", "function": called}
 
 

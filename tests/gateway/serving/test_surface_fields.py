@@ -71,7 +71,7 @@ def test_a_conversation_with_tools_and_pictures_reaches_the_engine_as_anthropic_
     told = msgspec.json.decode(request.body("m", "s", "i"))
     del messages[0]["content"][0]["cache_control"]
     assert (told["messages"], told["system"]) == (messages, [{"type": "text", "text": "be brief"}])
-    call = {"id": "t", "type": "function", "function": {"name": "f", "arguments": '{"a":"1"}'}}
+    call = {"id": "t", "type": "function", "function": {"name": "f", "arguments": '{"a": "1"}'}}
     look = [{"type": "text", "text": "look"}, {"type": "image_url", "image_url": {"url": PICTURE}}]
     assert request.messages() == [
         {"role": "system", "content": "be brief"},
