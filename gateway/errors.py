@@ -5,6 +5,7 @@
     │   ├── MethodNotAllowed    405
     │   ├── RequestTimeout      408  the client never finished its body
     │   ├── PayloadTooLarge     413
+    │   ├── UnsupportedMediaType 415 the body says that it is something else than JSON
     │   └── HeadTooLarge        431
     ├── Unauthenticated         401  no key, or one we do not know
     ├── Forbidden               403  a good key without the scope
@@ -81,6 +82,10 @@ class RequestTimeout(InvalidRequest):
 
 class PayloadTooLarge(InvalidRequest):
     status, default_code = 413, "payload_too_large"
+
+
+class UnsupportedMediaType(InvalidRequest):
+    status, default_code = 415, "unsupported_media_type"
 
 
 class HeadTooLarge(InvalidRequest):

@@ -15,6 +15,8 @@ Header = tuple[bytes, bytes]
 
 _STATUS = {one.value: b"HTTP/1.1 %d %b\r\n" % (one.value, one.phrase.encode()) for one in HTTPStatus}
 _OK = _STATUS[200]
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+"""Clients must bear it whenever it comes, and most bear no other interim answer."""
 
 
 class Line(Protocol):
@@ -38,7 +40,7 @@ class Call:
     Answer it with `reply`, or with `begin` and then `write` to the `last`. `headers` there are rendered lines.
     """
 
-    __slots__ = ("_chunked", "_line", "body", "gone", "headers", "keep", "method", "path", "refusal", "task")
+    __slots__ = ("_begun", "_chunked", "_line", "body", "gone", "headers", "keep", "method", "path", "refusal", "task")
 
     def __init__(
         self, line: Line, method: str, path: str, headers: Mapping[bytes, bytes], *, chunks: bool, keep: bool
@@ -50,6 +52,7 @@ class Call:
         self.task: asyncio.Task[None] | None = None
         self.gone = False
         self._chunked = chunks
+        self._begun = False
 
     def reply(self, body: bytes, headers: bytes, status: int = 200) -> None:
         """The whole answer, at once."""
@@ -64,6 +67,7 @@ class Call:
         """The head of an answer whose length is not known yet."""
         if not self._chunked:
             self.keep = False  # HTTP/1.0: the end of the connection is the end of the answer
+        self._begun = True
         framing = b"transfer-encoding: chunked\r\n" if self._chunked else b""
         close = b"" if self.keep else b"connection: close\r\n"
         self._line.write(b"%b%b%b%b%b\r\n" % (_OK, self._line.date, headers, framing, close))
@@ -84,6 +88,13 @@ class Call:
     async def drain(self) -> None:
         """Wait until the client has read most of what was written (or has left, which cancels the task)."""
         await self._line.flow.drain()
+
+    def probe(self) -> None:
+        """Say something that means nothing: who has left answers it with a reset."""
+        if self._begun:
+            self.write(b":\n\n")  # a comment between two events
+        elif self._chunked:
+            self._line.write(CONTINUE)
 
     def leave(self) -> None:
         """Called by the connection: there is nobody to answer."""

@@ -9,11 +9,10 @@ a connection are answered one at a time, in order. It knows nothing of models (d
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import deque
 from collections.abc import Coroutine, Mapping
+from socket import SO_ERROR, SOL_SOCKET
 from typing import Any, Protocol, cast
-from urllib.parse import unquote
 
 import httptools
 import uvicorn
@@ -21,18 +20,31 @@ from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 from uvicorn.server import ServerState
 
-from gateway.errors import GatewayError, HeadTooLarge, InvalidRequest, PayloadTooLarge, RequestTimeout
-from gateway.serving.call import Call, rendered
+from gateway.errors import GatewayError, InvalidRequest, RequestTimeout
+from gateway.serving.call import CONTINUE, Call, rendered
+from gateway.serving.cycle import Cycles
+from gateway.serving.head import (
+    HEAD_LIMIT,
+    body_too_large,
+    check,
+    check_size,
+    head_too_large,
+    not_json,
+    path_of,
+    reason,
+    without_offer,
+)
 from gateway.serving.request import ENDPOINTS
 
-_log = logging.getLogger("gateway.front")
-
-HEAD_LIMIT = 64 * 1024
 HIGH_WATER = 64 * 1024
 """Bytes of an upload that may wait for the application before the socket is not read any more."""
 
 KEEP_SECONDS = 75.0
 """How long an idle connection is kept: nginx's number. Clients' pools give up earlier, so they seldom meet a close."""
+LINGER_SECONDS = 3.0
+"""How long a client may go on sending what nobody reads after it was refused."""
+PROBE_SECONDS = 0.1
+"""Until a probe's answer is looked for; again with each look."""
 HEAD_SECONDS = 10.0
 BODY_SECONDS = 30.0
 SLOWEST = 16 * 1024
@@ -43,8 +55,6 @@ DISCARDED = 4
 of sending sees a broken connection instead of the reason."""
 STRANGERS = 256 * 1024
 """Bytes of a body beyond which its sender has to be known before more is kept."""
-
-_OFFER = frozenset((b"connection", b"upgrade", b"http2-settings"))
 
 _Turn = Call | RequestResponseCycle
 
@@ -65,6 +75,7 @@ class Desk(Protocol):
     def admit(self, headers: Mapping[bytes, bytes]) -> None: ...
 
 
+# long because: a connection is one state, and its callbacks share all of it.
 class Front(asyncio.Protocol):
     """One connection. `look` is called now and then by the door and enforces the deadlines."""
 
@@ -85,10 +96,14 @@ class Front(asyncio.Protocol):
         self._parser = httptools.HttpRequestParser(self)
         self._transport: asyncio.Transport = cast(asyncio.Transport, None)  # until connection_made
         self.flow: FlowControl = cast(FlowControl, None)
+        self._cycles: Cycles = cast(Cycles, None)
         self._turn: _Turn | None = None
         self._queue: deque[_Turn] = deque()
         self._reading: _Turn | None = None  # whose body is being read
-        self._in_head = self._in_message = self._closing = self.lost = False
+        self._in_head = self._in_message = self.lost = False
+        self._closing = False  # nothing more is read
+        self._unread = False  # there may be more to read
+        self._half = False  # the client sends no more
         self._since = self._loop.time()  # of the present silence or message
         self._head_bytes = self._size = self._unsent = 0
         self._url = self._method = b""
@@ -100,6 +115,7 @@ class Front(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
         self.flow = FlowControl(self._transport)
+        self._cycles = Cycles(self._config, self._state, self._app_state, self._transport, self.flow, self.finished)
         self._state.connections.add(self)  # type: ignore[arg-type]  # uvicorn names its own classes
         self.door.fronts.add(self)
 
@@ -116,6 +132,24 @@ class Front(asyncio.Protocol):
                 one.message_event.set()
         self._queue.clear()
         self.flow.resume_writing()
+
+    def eof_received(self) -> bool:
+        """The client sends no more. Either it only half closed, and waits for its answers, or it has left: the same to
+        TCP, until we send something. So we do."""
+        if self._turn is None:
+            if self._in_message and not self._closing:
+                self._reject(InvalidRequest("Your request ended before it was complete.", code="invalid_http_request"))
+            return False
+        if isinstance(self._reading, RequestResponseCycle):
+            return False  # its application reads what will never be whole
+        self._half = self._closing = True
+        self._last_of_line()
+        if isinstance(self._turn, Call):
+            self._turn.probe()
+        elif not self._turn.response_started and self._turn.scope["http_version"] == "1.1":
+            self._transport.write(CONTINUE)
+        self._loop.call_later(PROBE_SECONDS, self._look_for_client)
+        return True
 
     def pause_writing(self) -> None:
         self._unsent, self._since = self._transport.get_write_buffer_size(), self._loop.time()
@@ -135,21 +169,18 @@ class Front(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as offer:
-            self._decline(data[offer.args[0] :])
+            # An offer to speak something else (Java's client offers h2c with each first request) is not taken up: the
+            # request counts as if it had not been made. The parser, which stopped before the body, begins again.
+            again = without_offer(self._method, self._url, self._parser.get_http_version(), self._headers)
+            self._parser = httptools.HttpRequestParser(self)
+            self.data_received(again + data[offer.args[0] :])
         except httptools.HttpParserError as error:
-            self._reject(_reason(error))
+            self._reject(reason(error))
             return
         if self._in_head and self._head_bytes > HEAD_LIMIT:
-            self._reject(HeadTooLarge("The headers of your request are too large."))
+            self._reject(head_too_large())
 
     # The parser's callbacks.
-
-    def _decline(self, rest: bytes) -> None:
-        """An offer to speak something else (Java's client offers h2c with each first request) is not taken up: the
-        request counts as if it had not been made. The parser, which stopped before the body, begins again."""
-        kept = [header for header in self._headers if header[0] not in _OFFER]
-        self._parser = httptools.HttpRequestParser(self)
-        self.data_received(b"%b %b HTTP/1.1\r\n%b\r\n" % (self._method, self._url, rendered(kept)) + rest)
 
     def on_message_begin(self) -> None:
         self._in_head = self._in_message = True
@@ -165,26 +196,36 @@ class Front(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         self._in_head, self._reading = False, None
-        parser, url = self._parser, self._url
-        if self._head_bytes > HEAD_LIMIT and sum(len(n) + len(v) for n, v in self._headers) > HEAD_LIMIT:
-            raise HeadTooLarge("The headers of your request are too large.")
+        parser, url, listed = self._parser, self._url, self._headers
+        if self._head_bytes > HEAD_LIMIT:
+            check_size(url, listed)
         self._method = method = parser.get_method()
-        if parser.should_upgrade():
-            return  # `_decline` reads it again
-        headers, keep = dict(self._headers), parser.should_keep_alive()
-        # HTTP/1.0 never keeps a connection here; where there is no word of it, keeping it is 1.1's default.
-        modern = (keep and b"connection" not in headers) or parser.get_http_version() == "1.1"
-        path = _KNOWN.get(url) or _path_of(url)
+        headers, keep, modern = dict(listed), parser.should_keep_alive(), True
+        usual = keep and b"connection" not in headers and b"transfer-encoding" not in headers  # so it is HTTP/1.1
+        if not usual or len(headers) != len(listed) or method == b"CONNECT":
+            version = parser.get_http_version()
+            check(method, version, listed)
+            modern = version == "1.1"
+            if parser.should_upgrade():
+                return  # `data_received` reads it again
+        keep = keep and modern  # HTTP/1.0 never keeps a connection here
+        path = _KNOWN.get(url) or path_of(url)
         if self.door.handles(path):
-            self._reading = call = Call(self, method.decode(), path, headers, chunks=modern, keep=keep and modern)
-            length = headers.get(b"content-length")
-            if length is not None and len(length) > 6 and int(length) > self.door.max_body * DISCARDED:
-                self._refuse_unread(call, too_large(self.door.max_body))
-            elif b"expect" in headers and headers[b"expect"].lower() == b"100-continue" and self._turn is None:
-                self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            self._call(Call(self, method.decode(), path, headers, chunks=modern, keep=keep))
         else:
-            self._reading = self._cycle(method.decode(), path, modern=modern, keep=keep and modern)
+            self._reading = self._cycles.make(method.decode(), path, url, listed, modern=modern, keep=keep)
             self._line_up(self._reading)
+
+    def _call(self, call: Call) -> None:
+        """The head of a call is here: say at once what its body cannot change."""
+        self._reading, headers = call, call.headers
+        kind, length = headers.get(b"content-type"), headers.get(b"content-length")
+        if kind != b"application/json" and kind is not None and call.method == "POST":
+            call.refusal = not_json(kind)
+        if length is not None and len(length) > 6 and int(length) > self.door.max_body * DISCARDED:
+            self._refuse_unread(call, body_too_large(self.door.max_body))
+        elif b"expect" in headers and headers[b"expect"].lower() == b"100-continue" and self._turn is None:
+            self._transport.write(CONTINUE)
 
     def on_body(self, body: bytes) -> None:
         call, self._size = self._reading, self._size + len(body)
@@ -194,7 +235,6 @@ class Front(asyncio.Protocol):
                 call.message_event.set()
                 if len(call.body) > HIGH_WATER:
                     self.flow.pause_reading()
-                self._since = self._loop.time()
             return
         if call is None or call.refusal is not None:
             pass  # read, to be refused at its end
@@ -204,9 +244,9 @@ class Front(asyncio.Protocol):
                 self._admit(call)
         else:
             self._parts = []
-            call.refusal = too_large(self.door.max_body)
+            call.refusal = body_too_large(self.door.max_body)
         if self._size > self.door.max_body * DISCARDED and call is not None:
-            self._refuse_unread(call, too_large(self.door.max_body))
+            self._refuse_unread(call, body_too_large(self.door.max_body))
 
     def on_message_complete(self) -> None:
         self._in_message = False
@@ -242,24 +282,39 @@ class Front(asyncio.Protocol):
         """The answer to the present turn has been written."""
         self._turn = None
         self._since = self._loop.time()
-        if not keep:
-            self._closing = True
-            self._transport.close()
-        elif self._queue:
+        if self.lost:
+            return
+        if keep and self._queue:
             self._start(self._queue.popleft())
-        elif self._closing:
-            self._transport.close()
+        elif not keep or self._closing:
+            self._end()
         else:
             self.flow.resume_reading()
+
+    def _end(self) -> None:
+        """Nothing more is sent. What still comes is read and dropped for a while: to close a socket on unread bytes
+        resets the connection, and takes our last answer from a client that has not read it yet."""
+        self._closing = True
+        if self._unread and not self._half and not self._transport.is_closing():
+            self.flow.resume_reading()
+            self._transport.write_eof()
+        else:
+            self._transport.close()
+
+    def _last_of_line(self) -> None:
+        """No request is taken after those that are here."""
+        last = self._queue[-1] if self._queue else self._turn
+        if isinstance(last, Call):
+            last.keep = False
+        elif last is not None:
+            last.keep_alive = False
 
     def shutdown(self) -> None:
         """Called by uvicorn: no further request on this connection."""
         if self._turn is None:
             self._transport.close()
-        elif isinstance(self._turn, Call):
-            self._turn.keep = False
         else:
-            self._turn.keep_alive = False
+            self._last_of_line()
 
     def _admit(self, call: Call) -> None:
         try:
@@ -269,50 +324,30 @@ class Front(asyncio.Protocol):
 
     def _refuse_unread(self, call: Call, error: GatewayError) -> None:
         """Refuse a request whose body nobody will read: the connection ends with the answer."""
-        self._closing, self._reading, self._parts = True, None, []
+        self._closing, self._unread, self._reading, self._parts = True, True, None, []
         call.refusal, call.keep = error, False
         self._line_up(call)
 
     def _reject(self, error: GatewayError) -> None:
         """What came is no request. Who waits for an answer gets it; then the connection ends."""
-        self._closing = True
+        self._closing = self._unread = True
+        reading, self._reading = self._reading, None
+        if isinstance(reading, RequestResponseCycle):  # its application waits for a body that will never be whole
+            reading.disconnected = True
+            reading.message_event.set()
+            if reading is not self._turn:
+                self._queue.remove(reading)
+            elif reading.response_started:
+                self._transport.close()
+            else:
+                self._turn = None
+        self._last_of_line()
         if self._turn is None and not self._transport.is_closing():
             body = error.body()
             headers = rendered([*error.headers(), (b"connection", b"close")])
             self._transport.write(b"HTTP/1.1 %d %b\r\n%b\r\n%b" % (error.status, b"Refused", headers, body))
-            self._transport.close()
-
-    def _cycle(self, method: str, path: str, *, modern: bool, keep: bool) -> RequestResponseCycle:
-        """uvicorn's own cycle, for the other application."""
-        scope = {
-            "type": "http",
-            "asgi": {"version": self._config.asgi_version, "spec_version": "2.3"},
-            "http_version": "1.1" if modern else "1.0",
-            "server": self._transport.get_extra_info("sockname"),
-            "client": self._transport.get_extra_info("peername") or None,
-            "scheme": "http",
-            "root_path": "",
-            "method": method,
-            "path": unquote(path) if "%" in path else path,
-            "raw_path": path.encode("latin-1"),
-            "query_string": self._url.partition(b"?")[2],
-            "headers": self._headers,
-            "state": self._app_state.copy(),
-        }
-        cycle = RequestResponseCycle(
-            scope=cast(Any, scope),
-            transport=self._transport,
-            flow=self.flow,
-            logger=_log,
-            access_logger=_log,
-            access_log=False,
-            default_headers=self._state.default_headers,
-            message_event=asyncio.Event(),
-            expect_100_continue=(b"expect", b"100-continue") in self._headers,
-            keep_alive=keep,
-            on_response=lambda: self.finished(keep=cycle.keep_alive),
-        )
-        return cycle
+            self._since = self._loop.time()
+            self._end()
 
     @property
     def date(self) -> bytes:
@@ -331,20 +366,32 @@ class Front(asyncio.Protocol):
     def look(self, now: float) -> None:
         """Close what has been idle, unfinished or unread for too long."""
         turn, waited = self._turn, now - self._since
-        if self.flow.write_paused:
+        if self._half:
+            self._look_for_client()
+        if self._closing and turn is None:
+            if waited > LINGER_SECONDS:
+                self._transport.abort()
+        elif self.flow.write_paused:
             self._look_at_reader(now, waited)
         elif self.flow.read_paused:
-            pass  # it is us who keep it waiting
+            self._since = now  # it is us who keep it waiting
         elif turn is None and not self._in_message:
             if waited > KEEP_SECONDS:
                 self._transport.abort()  # whatever is still unsent was not wanted for so long
         elif self._in_head and self._in_message:
             if waited > self.door.head_seconds:
                 self._reject(RequestTimeout("The headers of your request did not arrive in time."))
-        elif isinstance(self._reading, Call) and waited > self.door.body_seconds + self._size / SLOWEST:
-            self._refuse_unread(self._reading, RequestTimeout("The body of your request did not arrive in time."))
-        elif isinstance(self._reading, RequestResponseCycle) and waited > self.door.body_seconds:
-            self._transport.abort()  # an upload that stopped; its application sees a disconnect
+        elif self._reading is not None and waited > self.door.body_seconds + self._size / SLOWEST:
+            late = RequestTimeout("The body of your request did not arrive in time.")
+            if isinstance(self._reading, Call):
+                self._refuse_unread(self._reading, late)
+            else:
+                self._reject(late)
+
+    def _look_for_client(self) -> None:
+        """After a probe: a reset says that nobody is there."""
+        if not self.lost and self._transport.get_extra_info("socket").getsockopt(SOL_SOCKET, SO_ERROR):
+            self._transport.abort()
 
     def _look_at_reader(self, now: float, waited: float) -> None:
         unsent = self._transport.get_write_buffer_size()
@@ -359,21 +406,3 @@ _dated: tuple[object, bytes] = (None, b"")
 
 
 _KNOWN = {path.encode(): path for path in ENDPOINTS}
-
-
-def _path_of(url: bytes) -> str:
-    """The path of a target, as it was written; of an absolute one (RFC 9112 §3.2.2), too."""
-    if not url.startswith(b"/"):
-        url = httptools.parse_url(url).path or b"/"
-    return url.partition(b"?")[0].partition(b"#")[0].decode("latin-1")
-
-
-def _reason(error: httptools.HttpParserError) -> GatewayError:
-    """What the parser (or one of our callbacks) did not like, for the client."""
-    if isinstance(error.__context__, GatewayError):
-        return error.__context__
-    return InvalidRequest("Your request is not valid HTTP/1.1.", code="invalid_http_request")
-
-
-def too_large(limit: int) -> PayloadTooLarge:
-    return PayloadTooLarge(f"The body of your request is larger than {limit} bytes.", remedy="Send a smaller one.")
