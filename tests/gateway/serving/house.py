@@ -184,10 +184,13 @@ async def open_house(
     shelf: type[DirectoryShelf] = DirectoryShelf,
     telemetry: Telemetry | None = None,
     max_body_bytes: int = 1 << 20,
+    head_seconds: float = 10.0,
     body_seconds: float = 30.0,
+    other: Any = None,
     **residency: Any,
 ) -> AsyncIterator[House]:
-    """Everything up, ready, and down again. `engine_url`: an engine that runs elsewhere, not one in this process."""
+    """Everything up, ready, and down again. `engine_url`: an engine that runs elsewhere, not one in this process.
+    `other`: the ASGI application beside the door."""
     async with asyncio.timeout(60), _engine(options, engine_url) as url, httpx.AsyncClient(timeout=10) as http:
         with tempfile.TemporaryDirectory(prefix="tl-shelf-") as root:
             current, times = (
@@ -198,11 +201,12 @@ async def open_house(
             shelf_, records, spans = shelf(Path(root)), Kept(), InMemorySpanExporter()
             telemetry = telemetry or Telemetry(Signals(), span_exporter=spans)
             there = Residency(engine, shelf_, current, **residency)
-            bounds: Any = {"timeouts": times, "max_body_bytes": max_body_bytes, "body_seconds": body_seconds}
+            bounds: Any = {"timeouts": times, "max_body_bytes": max_body_bytes}
+            bounds |= {"head_seconds": head_seconds, "body_seconds": body_seconds}
             shadows = Shadows(engine, there, records, telemetry=telemetry)
             there.places.on_yield = shadows.give_way
             door = Door(current, engine, there, records, telemetry, shadows, **bounds)
-            async with _served(door, there, shadows) as address:
+            async with _served(door, there, shadows, other) as address:
                 if ready:
                     await until(lambda: there.ready)
                 yield House(address, current, there, door, shadows, shelf_, telemetry, spans, records, url, http)
@@ -211,10 +215,10 @@ async def open_house(
 
 
 @asynccontextmanager
-async def _served(door: Door, residency: Residency, shadows: Shadows) -> AsyncIterator[str]:
+async def _served(door: Door, residency: Residency, shadows: Shadows, other: Any) -> AsyncIterator[str]:
     async with asyncio.TaskGroup() as group:
         loops = [group.create_task(loop) for loop in (door.run(), residency.run(), shadows.run())]
-        server, address = await _serve(door, group)
+        server, address = await _serve(door, other or _not_found, group)
         try:
             yield address
         finally:
@@ -238,8 +242,8 @@ async def _not_found(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": b""})
 
 
-async def _serve(door: Door, group: asyncio.TaskGroup) -> tuple[uvicorn.Server, str]:
-    config = uvicorn.Config(_not_found, http=cast(Any, partial(Front, door=door)), lifespan="off", log_config=None)
+async def _serve(door: Door, other: Any, group: asyncio.TaskGroup) -> tuple[uvicorn.Server, str]:
+    config = uvicorn.Config(other, http=cast(Any, partial(Front, door=door)), lifespan="off", log_config=None)
     server = uvicorn.Server(config)
     listening = socket.create_server(("127.0.0.1", 0))
     group.create_task(server.serve(sockets=[listening]))
