@@ -14,10 +14,11 @@ from collections.abc import Callable
 from typing import Protocol
 
 from adapters.ref import AdapterRef
-from gateway.domain import Inference, Shadow
+from gateway.domain import Inference, Shadow, Tenant
 from gateway.engine.base import Engine
 from gateway.engine.refusals import engine_error
-from gateway.errors import EngineTimeout, GatewayError, Unavailable
+from gateway.errors import EngineTimeout, GatewayError, Unavailable, UpstreamBroken
+from gateway.serving.answers import is_json
 from gateway.serving.leases import Lease
 from gateway.serving.mirror import Ended, Mirror, chosen, comparable
 from gateway.serving.residency import Residency
@@ -40,14 +41,37 @@ class Records(Protocol):
     def record(self, inference: Inference) -> None: ...
 
 
+class Place(Protocol):
+    """A request's place on the engine."""
+
+    def leave(self) -> None: ...
+
+
 class Gauges(Protocol):
     """Where the shadows show themselves."""
 
     def observe(self, name: str, read: Callable[[], float], *, counter: bool = False) -> None: ...
 
 
+class _Held:
+    """What one mirrored request holds for as long as it is open."""
+
+    __slots__ = ("lease", "place")
+
+    def __init__(self, lease: Lease, place: Place | None) -> None:
+        self.lease, self.place = lease, place
+
+    def release(self) -> None:
+        self.lease.release()
+        if self.place is not None:
+            self.place.leave()
+
+
 class Shadows:
     """One worker's. `consider` is for the door, `run()` must be running, `stop()` ends all of it at once.
+
+    `enter` asks admission for a place that nobody else wants, for a tenant and an adapter (None: the base model);
+    without it the places here are the only bound.
 
     `answered` and `failed` count the candidates' answers since the start (both are recorded), `dropped` what was chosen
     and could not be had at once, or was given up on the way out (not recorded).
@@ -61,13 +85,14 @@ class Shadows:
         *,
         clock: Callable[[], float] = time.perf_counter,
         telemetry: Gauges | None = None,
+        enter: Callable[[Tenant, str | None], Place | None] | None = None,
         most: int = MOST_IN_FLIGHT,
         seconds: float = LONGEST_SECONDS,
     ) -> None:
         self._engine, self._residency, self._records, self._clock = engine, residency, records, clock
-        self._most, self._seconds = most, seconds
+        self._enter, self._most, self._seconds = enter, most, seconds
         self._group: asyncio.TaskGroup | None = None
-        self._open: dict[asyncio.Task[None], Lease] = {}
+        self._open: dict[asyncio.Task[None], _Held] = {}
         self.answered = self.failed = self.dropped = 0
         if telemetry is not None:
             telemetry.observe("tuneloop.shadow.open", lambda: self.open)
@@ -108,23 +133,31 @@ class Shadows:
         if alias is None or alias.shadow is None:
             return
         if comparable(exchange, alias.shadow.ref) and chosen(alias, alias.shadow, exchange.id):
-            self._begin(exchange, alias.shadow)
+            self._begin(exchange, tenant, alias.shadow)
 
-    def _begin(self, exchange: Ended, shadow: Shadow) -> None:
+    def _begin(self, exchange: Ended, tenant: Tenant, shadow: Shadow) -> None:
         group = self._group
-        lease = self._lease(shadow.ref) if group is not None and len(self._open) < self._most else None
-        if group is None or lease is None:
+        held = self._hold(tenant, shadow.ref) if group is not None and len(self._open) < self._most else None
+        if group is None or held is None:
             self.dropped += 1
             return
-        task = group.create_task(self._answer(exchange, shadow, lease.seat.name))
-        self._open[task] = lease
+        task = group.create_task(self._answer(exchange, shadow, held.lease.seat.name))
+        self._open[task] = held
         task.add_done_callback(self._over)
 
-    def _lease(self, ref: AdapterRef | None) -> Lease | None:
+    def _hold(self, tenant: Tenant, ref: AdapterRef | None) -> _Held | None:
+        """A lease and a place, if they are to be had at once."""
         try:
-            return self._residency.lease_now(ref)
+            lease = self._residency.lease_now(ref)
         except Unavailable:
             return None
+        if lease is None or self._enter is None:
+            return _Held(lease, None) if lease is not None else None
+        place = self._enter(tenant, lease.seat.name if ref is not None else None)
+        if place is None:
+            lease.release()
+            return None
+        return _Held(lease, place)
 
     def _over(self, task: asyncio.Task[None]) -> None:
         # Here and not at the task's end: one that is cancelled before it began never comes there.
@@ -161,6 +194,8 @@ class Shadows:
             body = await answer.read()
             if answer.status != 200:
                 raise engine_error(answer.status, body)
+            if answer.open_ended and not is_json(body):
+                raise UpstreamBroken("The candidate's answer ended before it was complete.")
         finally:
             answer.close()
         return body

@@ -172,6 +172,48 @@ async def test_the_engine_is_away_and_nothing_is_mirrored() -> None:
         assert (here.shadows.open, here.shadows.dropped) == (0, 1)
 
 
+class Gate:
+    """Admission's place: so many ways in, and what came through them."""
+
+    def __init__(self, free: int) -> None:
+        self.free = free
+        self.asked: list[tuple[str, str | None]] = []
+
+    def enter(self, tenant: Tenant, adapter: str | None) -> Gate | None:
+        self.asked.append((tenant.name, adapter))
+        if not self.free:
+            return None
+        self.free -= 1
+        return self
+
+    def leave(self) -> None:
+        self.free += 1
+
+
+@pytest.mark.parametrize("end", ["answered", "failed", "given up"])
+async def test_a_place_is_asked_for_held_and_left_however_it_ends(end: str) -> None:
+    gate = Gate(2)
+    async with stage(enter=gate.enter) as here:
+        if end != "answered":
+            here.engine.switch({"only": [str(TWO)], "hang": end == "given up", "fail_requests": 2 * (end == "failed")})
+        here.consider(3)
+        assert (gate.free, here.shadows.open, here.shadows.dropped) == (0, 2, 1)
+        assert here.residency.leased == {TWO}
+        if end == "given up":
+            here.shadows.give_way()
+        await until(lambda: here.nothing_is_left)
+        assert gate.free == 2
+    assert gate.asked == [("acme", str(TWO))] * 3
+
+
+async def test_the_base_model_asks_for_a_place_without_an_adapter() -> None:
+    gate = Gate(1)
+    async with stage(mirrored(Shadow(None, 1.0)), loaded=False, enter=gate.enter) as here:
+        here.consider()
+        await here.recorded()
+    assert gate.asked == [("acme", None)]
+
+
 async def test_when_a_client_has_to_wait_all_that_is_open_gives_way_and_later_ones_may_come() -> None:
     async with stage() as here:
         here.engine.switch({"hang": True, "only": [str(TWO)]})
