@@ -37,6 +37,7 @@ from gateway.feedback.intake import Intake
 from gateway.feedback.recorder import Recorder
 from gateway.serving.door import Door
 from gateway.serving.front import Front
+from gateway.serving.ledger import Ledger
 from gateway.serving.residency import Residency
 from gateway.serving.shadow import Shadows
 from gateway.settings import Settings
@@ -74,8 +75,9 @@ class App:
 
     loop: asyncio.AbstractEventLoop
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, ledger: Ledger) -> None:
         self.settings = settings
+        self.ledger = ledger
         self.current = Current()
         self.telemetry = Telemetry(settings)
         self.draining = False

@@ -1,4 +1,4 @@
-"""The parent of everything `gateway serve` starts: database, engine, listening socket, workers.
+"""The parent of everything `gateway serve` starts: database, engine, listening socket, the workers' ledger, workers.
 
 It serves no request itself. Because the engine and the database belong to this process and not to a worker, a worker
 can die without a weight being reloaded or a row being lost. What dies is started again, with back-off; when this
@@ -25,6 +25,7 @@ from pydantic import SecretStr
 from gateway.engine.client import HttpEngine
 from gateway.engine.process import EngineProcess, fake_command, vllm_command
 from gateway.errors import GatewayError, Unavailable
+from gateway.serving.ledger import Ledger
 from gateway.settings import EngineKind, Settings
 from gateway.store import embedded
 from gateway.store.database import unavailable_when_away
@@ -114,8 +115,11 @@ class _Supervisor:
     ) -> None:
         host, port = listener.getsockname()[:2]
         log.info("listening", extra={"url": f"http://{host}:{port}", "workers": settings.workers})
+        ledger = Ledger.create(settings.workers)
         async with asyncio.TaskGroup() as group:
-            children = [group.create_task(_keep_worker(settings, listener)) for _ in range(settings.workers)]
+            children = [
+                group.create_task(_keep_worker(settings, listener, ledger, index)) for index in range(settings.workers)
+            ]
             running = group.create_task(engine.run()) if engine else None
             watching = group.create_task(_keep_database(database, settings.home / "postgres")) if database else None
             await self.stopping.wait()
@@ -141,16 +145,16 @@ async def _keep_database(database: embedded.Embedded, directory: Path) -> None:
                 await asyncio.to_thread(embedded.start, directory)
 
 
-async def _keep_worker(settings: Settings, listener: socket.socket) -> None:
-    """Keep one worker alive until cancelled; then let it drain, within its deadline."""
+async def _keep_worker(settings: Settings, listener: socket.socket, ledger: Ledger, index: int) -> None:
+    """Keep the worker `index` alive until cancelled; then let it drain, within its deadline."""
     pause, longest = RESTART_SECONDS
     loop = asyncio.get_running_loop()
     while True:
         started = loop.time()
         worker = await asyncio.create_subprocess_exec(
             sys.executable,
-            *("-m", "gateway.worker", str(listener.fileno())),
-            pass_fds=[listener.fileno()],
+            *("-m", "gateway.worker", str(listener.fileno()), str(ledger.fd), str(index)),
+            pass_fds=[listener.fileno(), ledger.fd],
             env=settings.environment(),
         )
         try:
@@ -158,6 +162,7 @@ async def _keep_worker(settings: Settings, listener: socket.socket) -> None:
         except asyncio.CancelledError:
             await _drain(worker, settings.drain_seconds)
             raise
+        ledger.clear(index)  # now, and not when the next one starts: what it had under way counts against its tenants
         pause = RESTART_SECONDS[0] if loop.time() - started > 60 else min(pause * 2, longest)
         log.error("worker died", extra={"pid": worker.pid, "status": status, "restart_in_s": pause})
         await asyncio.sleep(pause)

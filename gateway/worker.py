@@ -1,6 +1,8 @@
 """One worker: uvicorn around the app, on a listening socket that the supervisor opened.
 
-    python -m gateway.worker FD
+    python -m gateway.worker FD LEDGER INDEX
+
+LEDGER is the descriptor of the table that all workers count limits in, INDEX this worker's column of it (0, 1, …).
 
 It leaves in order: readiness fails first, then the socket closes, then open streams get `drain_seconds`.
 """
@@ -19,6 +21,7 @@ import uvicorn
 
 from gateway import settings as settings_module
 from gateway.app import App
+from gateway.serving.ledger import Ledger
 from gateway.telemetry import configure_logging
 
 PR_SET_PDEATHSIG = 1
@@ -38,12 +41,12 @@ class _Server(uvicorn.Server):
         app.loop.call_later(NOTICE_SECONDS, super().handle_exit, sig, frame)
 
 
-def main(descriptor: int) -> None:
+def main(descriptor: int, ledger: int, index: int) -> None:
     """Serve until told to stop."""
     _die_with_parent()
     configure_logging()
     settings = settings_module.load()
-    app = App(settings)
+    app = App(settings, Ledger.attach(ledger, index))
     config = uvicorn.Config(
         app,
         loop="uvloop",
@@ -67,4 +70,4 @@ def _die_with_parent() -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(*map(int, sys.argv[1:4]))
