@@ -36,6 +36,8 @@ from gateway.serving.head import (
 )
 from gateway.serving.request import ENDPOINTS
 
+WAITING = 8
+"""Requests of one connection that may wait for their turn before its socket is not read any more."""
 HIGH_WATER = 64 * 1024
 """Bytes of an upload that may wait for the application before the socket is not read any more."""
 
@@ -266,7 +268,8 @@ class Front(asyncio.Protocol):
             self._start(turn)
         else:
             self._queue.append(turn)
-            self.flow.pause_reading()
+            if len(self._queue) >= WAITING or self._size > HIGH_WATER:
+                self.flow.pause_reading()  # from here on we do not hear of a client that leaves
 
     def _start(self, turn: _Turn) -> None:
         self._turn = turn
