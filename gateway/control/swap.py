@@ -14,7 +14,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AsyncExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +27,7 @@ from gateway.errors import AdapterRefused, Conflict, Unavailable
 from gateway.store import adapters, aliases, experiments, preparations, workers
 from gateway.store.changes import change
 from gateway.store.database import Connection, Database
-from gateway.store.notices import WORKERS, listen
+from gateway.store.notices import WORKERS, Listener, listen
 from gateway.store.snapshots import read_version
 
 POLL_SECONDS = 0.5
@@ -95,23 +95,26 @@ class Swaps:
         """All three phases. Raises what they raise; after `commit` only `Unavailable`, and its sentence says so."""
         timings: dict[str, float] = {}
         with _timed(timings, "total"):
-            with _timed(timings, "prepare"):
-                prepared = await self.prepare(move)
-            with _timed(timings, "commit"):
-                version = await self.commit(prepared)
-            with _timed(timings, "acknowledge"):
-                await self.acknowledge(move.after, version)
+            async with AsyncExitStack() as stack:
+                with _timed(timings, "prepare"):
+                    news = await stack.enter_async_context(listen(self._db.url, WORKERS))
+                    prepared = await self.prepare(move, news)
+                with _timed(timings, "commit"):
+                    version = await self.commit(prepared)
+                with _timed(timings, "acknowledge"):
+                    await self.acknowledge(move.after, version, news)
         return Swapped(move.after, timings)
 
     async def confirm(self, alias: Alias) -> Swapped:
         """For a move to where the alias is already: wait until every live worker has it."""
         timings = dict.fromkeys(("prepare", "commit"), 0.0)
         with _timed(timings, "total"), _timed(timings, "acknowledge"):
-            await self.acknowledge(alias, await read_version(self._db))
+            async with listen(self._db.url, WORKERS) as news:
+                await self.acknowledge(alias, await read_version(self._db), news)
         return Swapped(alias, timings)
 
-    async def prepare(self, move: Move) -> Prepared:
-        """Have every live worker hold the move's versions.
+    async def prepare(self, move: Move, news: Listener) -> Prepared:
+        """Have every live worker hold the move's versions. `news` tells of their reports.
 
         Raises `NotFound` or `Conflict` for a version that is not registered or retired, `AdapterRefused` for one that
         is damaged or that a worker cannot serve, `Unavailable` when a worker does not get there in time.
@@ -124,13 +127,13 @@ class Swaps:
         try:
             told = _failures(move.refs, await workers.live(self._db))
             version = await self._announce(prepared)
-            news = time.monotonic() + OLD_NEWS_SECONDS
+            patience = time.monotonic() + OLD_NEWS_SECONDS
 
             def lacking(reports: Sequence[WorkerReport]) -> str | None:
-                known = told if time.monotonic() < news else frozenset[_Failure]()
+                known = told if time.monotonic() < patience else frozenset[_Failure]()
                 return _unprepared(move.refs, version, reports, known)
 
-            await self._wait(lacking, self._prepare_seconds)
+            await self._wait(lacking, self._prepare_seconds, news)
         except BaseException:
             await self._abandon(prepared)
             raise
@@ -144,10 +147,10 @@ class Swaps:
             await self._abandon(prepared)
             raise
 
-    async def acknowledge(self, alias: Alias, version: int) -> None:
+    async def acknowledge(self, alias: Alias, version: int, news: Listener) -> None:
         """Return when no live worker uses an older picture than `version`. Raises `Unavailable` if one stays behind."""
         try:
-            await self._wait(lambda reports: _behind(version, reports), self._acknowledge_seconds)
+            await self._wait(lambda reports: _behind(version, reports), self._acknowledge_seconds, news)
         except Unavailable as error:
             raise Unavailable(
                 f"The alias `{alias.name}` is at revision {alias.revision} now, but not every worker confirmed it.",
@@ -195,16 +198,15 @@ class Swaps:
                 if not await preparations.remove(new.connection, prepared.id):
                     raise _NothingLeft
 
-    async def _wait(self, lacking: Callable[[Sequence[WorkerReport]], str | None], seconds: float) -> None:
+    async def _wait(
+        self, lacking: Callable[[Sequence[WorkerReport]], str | None], seconds: float, news: Listener
+    ) -> None:
         """Until the live workers' reports lack nothing. Raises `Unavailable` with what they lack after `seconds`."""
-        if lacking(await workers.live(self._db)) is None:
-            return
         give_up = time.monotonic() + seconds
-        async with listen(self._db.url, WORKERS) as listener:
-            while (what := lacking(await workers.live(self._db))) is not None:
-                if time.monotonic() >= give_up:
-                    raise Unavailable(what)
-                await listener.wait(POLL_SECONDS)
+        while (what := lacking(await workers.live(self._db))) is not None:
+            if time.monotonic() >= give_up:
+                raise Unavailable(what)
+            await news.wait(POLL_SECONDS)
 
 
 def _moved(move: Move) -> dict[str, Any]:

@@ -8,6 +8,8 @@ The plugin's routes, the same on `plugin.py` (inside vLLM) and `fake.py`; all JS
     GET  /tuneloop/engine            → {"boot_id", "base_model", "max_lora_rank", "max_loras", "max_cpu_loras",
                                         "max_model_len", "max_num_seqs", "adapters": [{"name", "path", "pinned"}]}
     POST /tuneloop/adapters          {"name", "path", "pin": false} → 200 {"name", "loaded": true | false (was there)}
+                                     with "probe": prompt it also generates one token on it, in the same turn, and tells
+                                     "probe": {"text", "logprobs": {token: nats, null where not finite}} if it could
                                      409 resident under another path · 404 no such directory · 422 vLLM refuses it
                                      503 `max_cpu_loras` are resident: evict one first
     POST /tuneloop/adapters/pin      {"name"} → 200 {"name", "pinned": true} · 404 · 503 one slot must stay free
@@ -82,8 +84,9 @@ class Answer(Protocol):
 class Engine(Protocol):
     """One engine. All methods raise `gateway.errors` types only."""
 
-    async def send(self, path: bytes, headers: Headers, body: bytes, *, method: bytes = b"POST") -> Answer:
-        """Send one request and return when the response's head is here.
+    async def send(self, path: bytes, headers: Headers | bytes, body: bytes, *, method: bytes = b"POST") -> Answer:
+        """Send one request and return when the response's head is here. `headers` as bytes are whole lines, each with
+        its end, whose writer vouches for them.
 
         A stale pooled connection is retried once, since no byte of a response was seen. Raises `Unavailable` when the
         engine cannot be reached, `EngineTimeout` when no head comes in time, `EngineFailed` when the head is nonsense.
@@ -94,8 +97,12 @@ class Engine(Protocol):
         """Who is there, and what is resident. Raises `Unavailable` when nobody answers."""
         ...
 
-    async def load(self, name: str, path: Path, *, pin: bool = False) -> bool:
-        """Make an adapter resident; false if it was already. Raises `AdapterRefused` with the engine's reason."""
+    async def load(self, name: str, path: Path) -> Probe:
+        """Make an adapter resident and generate one token on it, on the prompt that `probe` uses.
+
+        Raises `AdapterRefused` with the engine's reason, and then has not loaded it. Log-probabilities that are not
+        finite come back as NaN: the adapter is resident, and it is the caller's to judge.
+        """
         ...
 
     async def evict(self, name: str) -> bool:

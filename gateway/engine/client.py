@@ -6,8 +6,8 @@ vLLM's shapes (its error body, its completions' logprobs, the plugin's JSON) are
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Coroutine
-from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,9 @@ from gateway.settings import TimeoutSettings
 PROBE_PROMPT = "The capital of France is"
 STATUS_SECONDS = 10.0
 """An engine that loads an adapter answers nobody meanwhile; a load takes well under a second from a local disk."""
+
+LOAD_SECONDS = 60.0
+"""The longest that a load and its canary may take; afterwards the engine is asked what became of it."""
 
 _JSON = ((b"content-type", b"application/json"),)
 _NO_PLUGIN_BOOT = "without-plugin"
@@ -39,7 +42,7 @@ class HttpEngine:
         self._base_model = base_model
 
     def send(
-        self, path: bytes, headers: Headers, body: bytes, *, method: bytes = b"POST"
+        self, path: bytes, headers: Headers | bytes, body: bytes, *, method: bytes = b"POST"
     ) -> Coroutine[Any, Any, Answer]:
         """See `base.Engine.send`. Not a coroutine of its own: one frame less on the path of every request."""
         return self._upstream.send(path, headers, body, method=method)
@@ -82,17 +85,23 @@ class HttpEngine:
         except (ValueError, KeyError, TypeError, AttributeError, IndexError):
             raise EngineFailed("The engine's list of models makes no sense to the gateway.") from None
 
-    async def load(self, name: str, path: Path, *, pin: bool = False) -> bool:
-        """Make an adapter resident; False if it already was.
+    async def load(self, name: str, path: Path) -> Probe:
+        """Make an adapter resident, and generate one token on it.
 
         Raises `AdapterRefused` (the engine will not take it, ever) or `Unavailable` (it is full, or away).
         """
-        status, reply = await self._ask(b"POST", b"/tuneloop/adapters", {"name": name, "path": str(path), "pin": pin})
-        if status == 200:
-            return _flag(reply, "loaded")
+        body = {"name": name, "path": str(path), "probe": PROBE_PROMPT}
+        status, reply = await self._ask(b"POST", b"/tuneloop/adapters", body, seconds=LOAD_SECONDS)
         if status in (404, 409, 422):
             raise AdapterRefused(f"The engine refuses {name}: {engine_sentence(reply)}")
-        raise engine_error(status, reply)
+        if status != 200:
+            raise engine_error(status, reply)
+        if (probe := _read_trial(reply)) is not None:
+            return probe
+        try:
+            return await self.probe(name)
+        except AdapterRefused:
+            return Probe("", {"": math.nan})
 
     async def evict(self, name: str) -> bool:
         """Free an adapter's memory; False if it was not resident. Raises `Conflict` while the engine runs on it."""
@@ -148,6 +157,18 @@ def _flag(body: bytes, name: str) -> bool:
         raise EngineFailed("The engine's answer makes no sense to the gateway.") from None
 
 
+def _read_trial(body: bytes) -> Probe | None:
+    """What a load's own canary said; None when it tells of none."""
+    try:
+        trial = json.loads(body).get("probe")
+        if trial is None:
+            return None
+        ranked = {str(token): math.nan if value is None else float(value) for token, value in trial["logprobs"].items()}
+        return Probe(str(trial["text"]), ranked)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise EngineFailed("The engine's answer makes no sense to the gateway.") from None
+
+
 def _read_probe(body: bytes, *, needed: bool) -> Probe | None:
     """Read a completion of one token; None when a log-probability is not finite, or the chosen token's is the floor.
 
@@ -162,6 +183,6 @@ def _read_probe(body: bytes, *, needed: bool) -> Probe | None:
         text = str(choice["text"])
     except (ValueError, KeyError, TypeError, IndexError, AttributeError):
         raise EngineFailed("The engine's completion has no log-probabilities.") from None
-    if not all(isinstance(value, int | float) and isfinite(value) for value in (chosen, *ranked.values())):
+    if not all(isinstance(value, int | float) and math.isfinite(value) for value in (chosen, *ranked.values())):
         return None
     return Probe(text, {str(token): float(value) for token, value in ranked.items()}) if chosen > _FLOOR else None

@@ -216,7 +216,21 @@ class Routes:
     async def load(self, exchange: Exchange, body: Any) -> None:
         name, path = _text(body, "name"), _text(body, "path")
         loaded = await self._engine.load(name, path, pin=body.get("pin") is True)
-        await exchange.reply(200, encode({"name": name, "loaded": loaded}))
+        trial = {"probe": await self._try(name, _text(body, "probe"))} if "probe" in body else {}
+        await exchange.reply(200, encode({"name": name, "loaded": loaded, **trial}))
+
+    async def _try(self, name: str, prompt: str) -> dict[str, Any]:
+        """The canary of a load: a completion of one token that is no request of anybody's."""
+        asked = {"model": name, "prompt": prompt, "max_tokens": 1, "logprobs": 5}
+        job = read_job(self._engine, asked, kind="text", request_id=None)
+        if self._engine.faults.hit(name) and self._engine.faults.hang:
+            await asyncio.sleep(NEVER)
+        async with self._engine.batch.place(name):
+            await _pause(self._engine.setting("ttft"))
+        if job.nan:
+            return {"text": "!", "logprobs": {"!": None}}
+        choice = msgspec.json.decode(whole(job))["choices"][0]
+        return {"text": choice["text"], "logprobs": choice["logprobs"]["top_logprobs"][0]}
 
     async def pin(self, exchange: Exchange, body: Any) -> None:
         self._engine.pin(_text(body, "name"))

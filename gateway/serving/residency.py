@@ -245,13 +245,10 @@ class Residency:
         if not status.plugin:
             raise AdapterRefused("This engine serves the base model only.", remedy="Run it with tuneloop's plugin.")
         await self.places.make(ref, status.capacity)
-        await self._engine.load(str(ref), path)
+        probe = await self._engine.load(str(ref), path)
         self.loads += 1
         self._seats.on_engine.add(ref)  # it takes a place, well-behaved or not
-        try:
-            sentence = judge(await self._engine.probe(str(ref)), self._base)
-        except AdapterRefused as error:
-            sentence = error.message
+        sentence = judge(probe, self._base)
         if sentence is not None:
             await self._evict(ref)
             raise AdapterRefused(sentence)

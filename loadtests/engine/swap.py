@@ -3,7 +3,7 @@
 Both are measured in the midst of the same streams of another tenant, one after the other, on the same engine: the
 gateway's child with VLLM_ALLOW_RUNTIME_LORA_UPDATING switched on for the comparison. (On a CPU also vLLM's own way
 then computes with our LoRA arithmetic; its own would make 24 streams on an adapter twenty times as slow.)
-Vllm's own way does not verify, does not try the version before it serves it, and moves no alias.
+vLLM's own way does not verify, does not try the version before it serves it, and moves no alias.
 """
 
 from __future__ import annotations
@@ -42,20 +42,19 @@ class Measured:
     gaps: Gaps
 
 
-Measure = Callable[[Crowd], "asyncio.Future[Measured]"]
-
-
 class Swaps:
     """The two ways, on one stage."""
 
     def __init__(self, stage: Stage) -> None:
         self._stage = stage
+        self._support: list[tuple[str, Path]] = []
+        self._unserved: list[tuple[str, Path]] = []
         self._plain = 0
 
     async def promote(self, crowd: Crowd, streams: int) -> Measured:
         """Through the gateway: a version that is registered and not resident."""
         stage = self._stage
-        ref, _ = await asyncio.to_thread(stage.version, "acme", "support")
+        ref, _ = self._support.pop()
         async with stage.client("acme") as client:
             await _answers(client, "/v1/models")
             start = time.perf_counter()
@@ -68,7 +67,7 @@ class Swaps:
     async def load(self, crowd: Crowd, streams: int) -> Measured:
         """Past the gateway, as vLLM's documentation has it."""
         stage = self._stage
-        _, path = await asyncio.to_thread(stage.version, "acme", "plain")
+        _, path = self._unserved.pop()
         self._plain += 1
         name = f"plain-{self._plain}"
         async with stage.engine() as engine:
@@ -83,9 +82,13 @@ class Swaps:
         return measured
 
     async def settle(self) -> None:
-        """Wait until the version before has been evicted, which would stall the next crowd."""
+        """Make the next versions, and wait until the one before has been evicted, which would stall the next crowd."""
+        self._support.append(await asyncio.to_thread(self._stage.version, "acme", "support"))
+        self._unserved.append(await asyncio.to_thread(self._stage.version, "acme", "plain"))
         deadline = time.monotonic() + PATIENCE_SECONDS
-        while len(await asyncio.to_thread(self._stage.resident)) > 2 and time.monotonic() < deadline:  # noqa: ASYNC110
+        while time.monotonic() < deadline:
+            if len(await asyncio.to_thread(self._stage.resident)) <= 2:
+                break
             await asyncio.sleep(0.2)
 
 
@@ -147,9 +150,9 @@ def sentence(one: Measured) -> str:
 def table(found: list[Measured]) -> str:
     """Markdown: medians over the rounds, and the other tenant's gaps pooled."""
     lines = [
-        "| streams of another tenant | way | answered, ms | first token, ms (worst) | prepare · commit · acknowledge "
-        "| their gaps before: p50 / p99 | their gaps during: p50 / p99 / max |",
-        "|---|---|---|---|---|---|---|",
+        "| streams of another tenant | way | answered, ms | first token, ms (worst) | in steps of the engine "
+        "| prepare · commit · acknowledge | their gaps before: p50 / p99 | their gaps during: p50 / p99 / max |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for streams in sorted({one.streams for one in found}):
         for way in ("promote", "load_lora_adapter"):
@@ -163,16 +166,20 @@ def _row(streams: int, way: str, ours: list[Measured]) -> str:
     def median(pick: Callable[[Measured], float]) -> str:
         return f"{statistics.median(map(pick, ours)):.0f}"
 
-    names = ("prepare", "commit", "acknowledge")
-    phases = " · ".join(median(lambda one, name=name: one.phases[name]) for name in names) if ours[0].phases else "-"
+    parts = [
+        f"{statistics.median([one.phases[name] for one in ours]):.0f}" for name in ours[0].phases if name != "total"
+    ]
     before = [gap for one in ours for gap in one.gaps.before]
     inside = [gap for one in ours for gap in one.gaps.inside]
+    # A step takes as long as the machine lets it; how many of them a swap waits for is ours.
+    steps = [one.first_token / statistics.median(one.gaps.before) for one in ours if one.gaps.before]
     cells = [
         str(streams),
         way,
         median(lambda one: one.answered),
         f"{median(lambda one: one.first_token)} ({max(one.first_token for one in ours):.0f})",
-        phases,
+        f"{statistics.median(steps):.1f}" if steps else "-",
+        " · ".join(parts) or "-",
         f"{percentile(before, 50)} / {percentile(before, 99)}",
         f"{percentile(inside, 50)} / {percentile(inside, 99)} / {percentile(inside, 100)}",
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shutil
 import time
@@ -14,6 +15,9 @@ import httpx
 import psutil
 import pytest
 
+from gateway.engine.client import HttpEngine
+from gateway.serving.canary import judge
+from gateway.settings import TimeoutSettings
 from loadtests.engine.random_adapter import write_adapter
 from tests.e2e.conftest import MAX_CPU_LORAS, MAX_LORAS, MAX_RANK, RealEngine
 
@@ -22,8 +26,11 @@ pytestmark = [pytest.mark.engine, pytest.mark.timeout(600)]
 QUESTION = "Name three colours and say what each is used for."
 
 
-def load(client: httpx.Client, name: str, path: Path, *, pin: bool = False) -> httpx.Response:
-    return client.post("/tuneloop/adapters", json={"name": name, "path": str(path), "pin": pin})
+PROMPT = "The king of France is"
+
+
+def load(client: httpx.Client, name: str, path: Path, *, pin: bool = False, **probe: str) -> httpx.Response:
+    return client.post("/tuneloop/adapters", json={"name": name, "path": str(path), "pin": pin, **probe})
 
 
 def evict(client: httpx.Client, name: str) -> httpx.Response:
@@ -46,8 +53,7 @@ def answer(client: httpx.Client, model: str, question: str = QUESTION, *, tokens
 def logprobs(client: httpx.Client, model: str) -> dict[str, float]:
     """The likeliest tokens after a fixed prompt. Each call computes it anew: the salt keeps the prefix cache out."""
     salt = uuid.uuid4().hex
-    prompt = "The king of France is"
-    body = {"model": model, "prompt": prompt, "cache_salt": salt, "max_tokens": 1, "temperature": 0, "logprobs": 5}
+    body = {"model": model, "prompt": PROMPT, "cache_salt": salt, "max_tokens": 1, "temperature": 0, "logprobs": 5}
     reply = client.post("/v1/completions", json=body)
     assert reply.status_code == 200, reply.text
     top: dict[str, float] = reply.json()["choices"][0]["logprobs"]["top_logprobs"][0]
@@ -101,6 +107,32 @@ def test_an_adapter_is_loaded_listed_and_truly_evicted(real_engine: RealEngine, 
         assert answer(client, real_engine.base_model) == base
 
 
+def test_a_load_with_a_probe_tells_what_the_adapter_says(real_engine: RealEngine, adapters: list[Path]) -> None:
+    with real_engine.client() as client:
+        for loaded in (True, False):
+            told = load(client, "acme/a@1", adapters[0], probe=PROMPT).json()
+            assert told["loaded"] is loaded
+            assert told["probe"]["logprobs"].keys() == logprobs(client, "acme/a@1").keys()
+            assert distance(told["probe"]["logprobs"], logprobs(client, "acme/a@1")) < 0.1
+        assert told["probe"]["logprobs"] != logprobs(client, real_engine.base_model)
+
+
+@pytest.mark.parametrize("strength", [0.0, 1e20, 1e38])
+def test_weights_without_effect_and_weights_that_overflow_fail_the_canary(
+    real_engine: RealEngine, tmp_path: Path, strength: float
+) -> None:
+    path = write_adapter(tmp_path / "bad", real_engine.model, seed=1, strength=strength)
+
+    async def verdict() -> str | None:
+        engine = HttpEngine(real_engine.url, base_model=real_engine.base_model, timeouts=TimeoutSettings())
+        try:
+            return judge(await engine.load("acme/bad@1", path), await engine.probe(real_engine.base_model))
+        finally:
+            await engine.aclose()
+
+    assert asyncio.run(verdict()) is not None
+
+
 def test_the_engine_is_never_filled_beyond_what_it_holds(real_engine: RealEngine, adapters: list[Path]) -> None:
     with real_engine.client() as client:
         for number in range(MAX_CPU_LORAS):
@@ -128,6 +160,9 @@ def test_what_vllm_refuses_is_a_422_with_its_reason_and_no_path(real_engine: Rea
             assert said in refusal(reply)
             assert "/" not in refusal(reply).replace("acme/", "")
             assert ask(client, f"acme/{path.name}@1").status_code == 404
+            # Its canary is on the way to the engine before the load has failed: it must not make the engine load it.
+            tried = load(client, f"acme/{path.name}@1", path, probe=PROMPT)
+            assert (tried.status_code, refusal(tried)) == (422, refusal(reply))
         assert resident(client) == set()
         assert answer(client, real_engine.base_model)
 

@@ -15,6 +15,7 @@ from gateway.control.swap import Move
 from gateway.domain import WorkerReport
 from gateway.errors import AdapterRefused, Conflict, Unavailable
 from gateway.store import audit, preparations, workers
+from gateway.store.notices import WORKERS, listen
 from gateway.store.snapshots import read_snapshot, read_version
 from tests.gateway.control.rooms import ME, Rooms, Worker, only
 
@@ -144,7 +145,8 @@ async def test_what_a_dead_swap_was_preparing_runs_out(rooms: Rooms) -> None:
 async def test_a_swap_whose_preparation_ran_out_does_not_commit(rooms: Rooms) -> None:
     [one] = await rooms.ready(1)
     move = Move(None, pointing(None, "acme", "support", only(one)), ME, "set")
-    ready = await rooms.swaps.prepare(move)
+    async with listen(rooms.db.url, WORKERS) as news:
+        ready = await rooms.swaps.prepare(move, news)
     assert await prepared(rooms) == {one}
     async with rooms.db.transaction() as connection:
         await connection.execute("UPDATE preparations SET expires_at = now()")

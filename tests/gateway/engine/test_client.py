@@ -71,8 +71,8 @@ async def test_status_tells_the_limits_and_what_is_resident(engine: Pair, tmp_pa
     before = await client.status()
     assert (before.base_model, before.slots, before.capacity, before.max_rank) == (BASE_MODEL, 4, 16, 64)
     assert (before.resident, before.concurrency) == (frozenset(), 2048)
-    assert await client.load(REF, adapter(tmp_path)) is True
-    assert await client.load(REF, tmp_path / "one", pin=True) is False
+    told = await client.load(REF, adapter(tmp_path))
+    assert await client.load(REF, tmp_path / "one") == told == await client.probe(REF)
     after = await client.status()
     assert (after.resident, after.boot_id) == (frozenset({REF}), before.boot_id)
     assert await client.evict(REF) is True

@@ -96,3 +96,14 @@ def test_logits_and_embeddings_follow_the_same_rule(lora_types: tuple[Any, Any])
     wanted = z.double() + torch.stack(added)
     punica.add_lora_embedding(z, low, b, add_inputs=True)
     torch.testing.assert_close(z.double(), wanted, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["bfloat16", "float16", "float32"])
+def test_a_rank_ends_with_the_last_row_that_is_not_zero(kind: str) -> None:
+    from gateway.engine.cpu_lora import ranks_in_use
+
+    a = torch.zeros(4, 1, MAX_RANK, INPUTS, dtype=getattr(torch, kind))
+    a[0, 0, :5] = -1.0  # the sign bit counts
+    a[1, 0, 7, INPUTS - 1] = 1e-6  # zero rows before it are its own
+    a[2, 0, MAX_RANK - 1, 0] = 2.0
+    assert ranks_in_use(a) == [5, 8, MAX_RANK, 0]
