@@ -48,8 +48,7 @@ _anything = msgspec.json.Decoder().decode
 _contents = msgspec.json.Decoder(_Contents).decode
 
 
-@dataclass(frozen=True, slots=True)
-class Notes:
+class Notes(msgspec.Struct, frozen=True):
     """Of one answer. `text` is the first choice's, and None where it was not kept whole."""
 
     finish_reason: str | None = None
@@ -107,8 +106,11 @@ def _streamed_choices(events: Events, keep: bool) -> Notes:
 
 
 def _notes(facts: _Facts, text: str | None) -> Notes:
-    reason = next((choice.finish_reason for choice in facts.choices if choice.finish_reason), None)
-    usage = facts.usage
+    reason, usage = None, facts.usage
+    for choice in facts.choices:
+        if choice.finish_reason:
+            reason = choice.finish_reason
+            break
     if usage is None:
         return Notes(reason, text=text)
     return Notes(reason, usage.prompt_tokens, usage.completion_tokens, text)

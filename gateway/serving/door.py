@@ -19,7 +19,7 @@ from gateway.engine.base import Engine
 from gateway.errors import GatewayError, InvalidRequest, MethodNotAllowed, NotFound, Unavailable
 from gateway.identity import new_inference_id
 from gateway.serving import catalogue
-from gateway.serving.auth import authenticate, shown
+from gateway.serving.auth import Doorkeeper, authenticate, shown
 from gateway.serving.call import Call, rendered
 from gateway.serving.exchange import Exchange
 from gateway.serving.forward import Forward
@@ -83,6 +83,7 @@ class Door:
         self._shadows = shadows
         self._clock = clock
         self._episodes = episodes if episodes is not None else Episodes()
+        self._keeper = Doorkeeper()
         self.fronts: set[Front] = set()
         self.max_body = max_body_bytes
         self.head_seconds, self.body_seconds, self.stall_seconds = head_seconds, body_seconds, timeouts.idle
@@ -164,7 +165,7 @@ class Door:
 
     def _authenticate(self, exchange: Exchange) -> None:
         headers, snapshot = exchange.call.headers, exchange.snapshot
-        tenant, exchange.key = authenticate(shown(headers), snapshot, stale=self._current.stale)
+        tenant, exchange.key = self._keeper.authenticate(shown(headers), snapshot, stale=self._current.stale)
         exchange.tenant = tenant
         exchange.id = new_inference_id(snapshot.secret, tenant.name)
         # A UUIDv7's 32 hex are a valid trace id: an inference and its trace then go by one name.

@@ -6,7 +6,6 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from adapters.ref import AdapterRef
 from gateway.domain import BASE, ApiKey, Assignment, Inference, Tenant
 from gateway.errors import EngineTimeout, GatewayError
 from gateway.identity import unit_of
@@ -117,35 +116,36 @@ class Exchange(msgspec.Struct):
         served, digest = self._served()
         notes, keeps = self._notes(), self.keeps
         begun, trace = self.begun, self.trace
+        # In the order of the fields, without their names: that takes 0.5 µs, and 5 with them.
         return Inference(
-            id=self.id,
-            tenant=tenant.name,
-            key_id=key.id,
-            created_at=self.created_at,
-            endpoint=self.endpoint.path,
-            alias=assignment.alias,
-            alias_revision=assignment.revision,
-            experiment=assignment.experiment,
-            variant=assignment.variant,
-            assigned=_text(assignment.ref),
-            served=served,
-            served_digest=digest,
-            reason=assignment.reason,
-            propensity=assignment.propensity,
-            unit=unit_of(self.snapshot.secret, tenant.name, self.targeting_key),
-            episode=self.episode,
-            stream=request.stream,
-            params=request.params(),
-            status=self.status,
-            outcome=self.outcome,
-            finish_reason=notes.finish_reason,
-            input_tokens=notes.input_tokens,
-            output_tokens=notes.output_tokens,
-            ttft_ms=(begun - self.began) * 1e3 if begun is not None and request.stream else None,
-            duration_ms=(now - self.began) * 1e3,
-            overhead_ms=(begun - self.began - self.waited) * 1e3 if begun is not None else None,
-            trace_id=trace.trace_id if trace is not None else None,
-            span_id=trace.span_id if trace is not None else None,
+            self.id,
+            tenant.name,
+            key.id,
+            self.created_at,
+            self.endpoint.path,
+            assignment.alias,
+            assignment.revision,
+            assignment.experiment,
+            assignment.variant,
+            str(assignment.ref) if assignment.ref is not None else BASE,
+            served,
+            digest,
+            assignment.reason,
+            assignment.propensity,
+            unit_of(self.snapshot.secret, tenant.name, self.targeting_key),
+            self.episode,
+            request.stream,
+            request.params(),
+            self.status,
+            self.outcome,
+            notes.finish_reason,
+            notes.input_tokens,
+            notes.output_tokens,
+            (begun - self.began) * 1e3 if begun is not None and request.stream else None,
+            (now - self.began) * 1e3,
+            (begun - self.began - self.waited) * 1e3 if begun is not None else None,
+            trace.trace_id if trace is not None else None,
+            trace.span_id if trace is not None else None,
             messages=request.messages() if keeps and len(self.call.body) <= MOST_KEPT else None,
             answer=notes.text,
         )
@@ -162,7 +162,3 @@ class Exchange(msgspec.Struct):
         if self.events is not None:
             return answers.of_stream(self.events, keep=self.keeps)
         return answers.of_body(self.body, keep=self.keeps and len(self.body) <= MOST_KEPT) if self.body else NOTHING
-
-
-def _text(ref: AdapterRef | None) -> str:
-    return str(ref) if ref is not None else BASE

@@ -10,6 +10,7 @@ import random
 import re
 from collections.abc import Mapping, Sequence
 
+import msgspec
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.id_generator import IdGenerator
@@ -30,16 +31,13 @@ _TRACEPARENT = re.compile(rb"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-
 _NO_TRACE, _NO_SPAN = b"0" * 32, b"0" * 16
 
 
-class Trace:
+class Trace(msgspec.Struct, frozen=True):
     """32 hex of the trace, 16 of our span, 16 of the client's if it sent one, and whether the span will be kept."""
 
-    __slots__ = ("parent", "sampled", "span_id", "trace_id")
-
-    def __init__(self, trace_id: str, *, parent: str | None, sampled: bool) -> None:
-        self.trace_id = trace_id
-        self.span_id = f"{random.getrandbits(64) or 1:016x}"
-        self.parent = parent
-        self.sampled = sampled
+    trace_id: str
+    span_id: str
+    parent: str | None
+    sampled: bool
 
     def header(self) -> bytes:
         """The `traceparent` for the engine."""
@@ -50,15 +48,19 @@ def begin(traceparent: bytes | None, fresh: str, ratio: float) -> Trace:
     """Continue the client's trace if it sent a valid one (who keeps its trace keeps our part); else begin `fresh`."""
     found = _TRACEPARENT.fullmatch(traceparent) if traceparent is not None else None
     if found is None or found[1] == b"ff" or found[2] == _NO_TRACE or found[3] == _NO_SPAN:
-        return Trace(fresh, parent=None, sampled=random.random() < ratio)
-    return Trace(found[2].decode(), parent=found[3].decode(), sampled=bool(int(found[4], 16) & 1))
+        return Trace(fresh, _new_span(), None, random.random() < ratio)
+    return Trace(found[2].decode(), _new_span(), found[3].decode(), bool(int(found[4], 16) & 1))
+
+
+def _new_span() -> str:
+    return "%016x" % (random.getrandbits(64) or 1)
 
 
 class _GivenIds(IdGenerator):
     """The ids were chosen when the request came in; the SDK asks for them when the span is made."""
 
     def __init__(self) -> None:
-        self.trace: Trace = Trace("1" * 32, parent=None, sampled=False)
+        self.trace: Trace = Trace("1" * 32, "1" * 16, None, False)
 
     def generate_span_id(self) -> int:
         return int(self.trace.span_id, 16)
