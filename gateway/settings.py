@@ -35,6 +35,9 @@ class EngineSettings(BaseModel):
     max_cpu_loras: int = Field(16, ge=2, description="adapters registered at once")
     max_lora_rank: int = 64
     start_seconds: float = Field(600, description="how long the child may take until it has generated a token")
+    silence_seconds: float = Field(
+        120, gt=0, description="a child that generates nothing for so long, though asked, is ended and started again"
+    )
 
 
 class TimeoutSettings(BaseModel):

@@ -17,13 +17,15 @@ import signal
 import socket
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager
+from functools import partial
 from pathlib import Path
 
 from pydantic import SecretStr
 
 from gateway.engine.client import HttpEngine
-from gateway.engine.process import EngineProcess, fake_command, vllm_command
+from gateway.engine.command import fake_command, vllm_command
+from gateway.engine.process import EngineProcess
 from gateway.errors import GatewayError, Unavailable
 from gateway.serving.ledger import Ledger
 from gateway.settings import EngineKind, Settings
@@ -191,22 +193,42 @@ def _engine(settings: Settings) -> tuple[EngineProcess | None, str]:
     url = f"unix:{address}"
     command, env = (vllm_command if kind is EngineKind.VLLM else fake_command)(settings, address)
 
-    async def generates() -> None:
-        client = HttpEngine(url, base_model=settings.base_model, timeouts=settings.timeouts)
-        try:
-            await client.probe(settings.base_model)
-        finally:
-            await client.aclose()
-
+    pulse = Pulse(url, settings)
     process = EngineProcess(
         command,
         env=env,
         socket=address,
         log=settings.home / "logs" / "engine.log",
         start_seconds=settings.engine.start_seconds,
-        ready=generates,
+        ready=pulse.probe,
+        lives=pulse.feel,
+        silence_seconds=settings.engine.silence_seconds,
     )
     return process, url
+
+
+class Pulse:
+    """Whether the engine generates, asked on a connection of its own each time: the last one may hang."""
+
+    def __init__(self, url: str, settings: Settings) -> None:
+        self._connect = partial(HttpEngine, url, base_model=settings.base_model, timeouts=settings.timeouts)
+        self._base_model = settings.base_model
+        self._generated = 0.0
+
+    async def probe(self) -> None:
+        """Generate a token. Raises when it cannot."""
+        async with aclosing(self._connect()) as engine:
+            await engine.probe(self._base_model)
+
+    async def feel(self) -> None:
+        """Return when the engine has generated since the last time, for anybody; if it was idle, for us.
+
+        Its count first: behind a long queue our own token may take longer than a live engine's silence.
+        """
+        async with aclosing(self._connect()) as engine:
+            before, self._generated = self._generated, await engine.generated()
+        if self._generated == before:
+            await self.probe()
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -27,6 +27,7 @@ LOAD_SECONDS = 60.0
 
 _JSON = ((b"content-type", b"application/json"),)
 _NO_PLUGIN_BOOT = "without-plugin"
+_GENERATED = b"vllm:generation_tokens_total{"
 _FLOOR = -9999.0
 """What vLLM writes for a log-probability of minus infinity."""
 
@@ -134,6 +135,17 @@ class HttpEngine:
             f"{model} loads, but its log-probabilities are not finite numbers.",
             remedy="Its weights overflow: retrain with a lower learning rate or in float32.",
         )
+
+    async def generated(self) -> float:
+        """How many tokens the engine has generated since its start; 0 where it keeps no statistics."""
+        status, reply = await self._ask(b"GET", b"/metrics", seconds=STATUS_SECONDS)
+        if status != 200:
+            raise engine_error(status, reply)
+        counts = (line.rpartition(b" ")[2] for line in reply.splitlines() if line.startswith(_GENERATED))
+        try:
+            return sum(map(float, counts))
+        except ValueError:
+            raise EngineFailed("The engine's metrics make no sense to the gateway.") from None
 
     async def aclose(self) -> None:
         """Close every connection."""

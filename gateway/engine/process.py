@@ -1,31 +1,30 @@
 """One engine as a child process: started, ready once it has generated a token, restarted when it dies, ended whole.
 
 It knows nothing of HTTP, adapters or requests: whether the engine is ready is asked of a callable that is handed in.
-The commands for vLLM and for the shipped fake are below; what a person may want to change in them is a setting.
+Which command that is, is `command.py`'s business.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import importlib.metadata
 import logging
 import os
 import subprocess
-import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from gateway.engine import session
-from gateway.settings import Settings
 
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0
 HEALTHY_SECONDS = 60.0
 """After this long without dying, the next death is a first one again."""
 LOG_BYTES, OLD_LOGS = 16 * 1024 * 1024, 3
 """A log beyond this size is put aside when the engine starts; this many old ones are kept."""
+LOOKS = 6
+"""How often a silence that is too long would have been looked at before it is called that."""
 ORPHAN_PATIENCE = 1.0
 """Seconds that an engine's grandchildren get to follow it by themselves."""
 
@@ -48,7 +47,9 @@ class EngineProcess:
     """A supervised engine on a Unix socket, in a session of its own. `run()` it as a task and `stop()` it.
 
     `command` and `env` (added to ours, less our own settings and secrets) start it; `ready` returns once a token was
-    generated and raises anything before; `start_seconds` is how long that may take; `tell` hears what happens.
+    generated and raises anything before; `start_seconds` is how long that may take. Afterwards `lives` is asked now and
+    then: it returns when the engine has generated something since, and raises when it has not. An engine that did not
+    live for `silence_seconds` is ended as if it had died. `tell` hears what happens.
     The kernel kills the engine when the thread that runs this loop dies, so run it in the main thread.
     """
 
@@ -61,6 +62,8 @@ class EngineProcess:
         log: Path,
         start_seconds: float,
         ready: Callable[[], Awaitable[Any]],
+        lives: Callable[[], Awaitable[Any]],
+        silence_seconds: float,
         tell: Callable[[EngineEvent], None] = log_event,
     ) -> None:
         self._command = command
@@ -69,6 +72,7 @@ class EngineProcess:
         self._log = log
         self._start_seconds = start_seconds
         self._ready = ready
+        self._lives, self._silence_seconds = lives, silence_seconds
         self._tell = tell
         self._record = session.Record(socket.with_name(socket.name + ".session"))
         self._child: asyncio.subprocess.Process | None = None
@@ -140,8 +144,10 @@ class EngineProcess:
                 self.is_ready = True
                 became_ready = loop.time()
                 self._tell(EngineEvent("ready", f"the engine is ready after {became_ready - began:.1f} s"))
-                await child.wait()
-                healthy, patience = loop.time() - became_ready, ORPHAN_PATIENCE
+                last = await self._until_dead_or_silent(child)
+                healthy, patience = last - became_ready, ORPHAN_PATIENCE if child.returncode is not None else 0.0
+                if child.returncode is None:
+                    failure = f"the engine gave no token for {loop.time() - last:.0f} s, and was ended"
         finally:
             self.is_ready = False
             await session.end(child.pid, patience=patience)
@@ -183,6 +189,22 @@ class EngineProcess:
             return f"{late}: raise GATEWAY_ENGINE__START_SECONDS if it only needs longer"
         return f"the engine died while starting ({_status(child.returncode)})"
 
+    async def _until_dead_or_silent(self, child: asyncio.subprocess.Process) -> float:
+        """Returns when it last lived, in the loop's seconds. A hung engine answers /health and accepts connections."""
+        loop = asyncio.get_running_loop()
+        last, pace = loop.time(), self._silence_seconds / LOOKS
+        while loop.time() - last < self._silence_seconds:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pace):
+                    await child.wait()
+            if child.returncode is not None:
+                return loop.time()
+            with contextlib.suppress(Exception):  # whatever it is, it is no token
+                async with asyncio.timeout(pace):
+                    await self._lives()
+                    last = loop.time()
+        return last
+
     def _clear_socket(self) -> None:
         """vLLM binds without unlinking: the socket of an earlier life would fail the start."""
         self._socket.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -208,73 +230,3 @@ def next_pause(previous: float, healthy: float) -> float:
 
 def _status(returncode: int | None) -> str:
     return f"killed by signal {-returncode}" if returncode is not None and returncode < 0 else f"status {returncode}"
-
-
-def vllm_command(settings: Settings, socket: Path) -> tuple[list[str], dict[str, str]]:
-    """Stock vLLM with our plugin, on a Unix socket: its arguments, and the environment to add."""
-    engine = settings.engine
-    python = engine.python or sys.executable
-    command = engine.command or [python, "-m", "vllm.entrypoints.openai.api_server"]
-    model = str(settings.model_path.resolve()) if settings.model_path else settings.base_model
-    arguments = [
-        *("--model", model, "--served-model-name", settings.base_model, "--uds", str(socket)),
-        *("--enable-lora", "--max-loras", str(engine.max_loras), "--max-cpu-loras", str(engine.max_cpu_loras)),
-        *("--max-lora-rank", str(engine.max_lora_rank)),
-        # The names of adapters are kept in the API server's memory: there may be one only.
-        *("--api-server-count", "1"),
-        # What a request leaves out must not depend on a file beside the weights: the recorded parameters are complete.
-        *("--generation-config", "vllm"),
-        # Prompts belong in no log.
-        *("--no-enable-log-requests", "--disable-uvicorn-access-log", "--disable-fastapi-docs"),
-    ]
-    env = {
-        # An allow-list over all of vLLM's plugin groups: nothing else is loaded.
-        "VLLM_PLUGINS": "tuneloop",
-        "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "0",
-        "VLLM_SERVER_DEV_MODE": "0",
-        "VLLM_NO_USAGE_STATS": "1",
-        "PYTHONUNBUFFERED": "1",
-    }
-    if settings.model_path:
-        env["HF_HUB_OFFLINE"] = "1"
-    if engine.command is None and _is_cpu_build(python):
-        cpu_arguments, cpu_env = _for_cpu()
-        arguments, env = arguments + cpu_arguments, env | cpu_env
-    # vLLM takes the last of two spellings, so what the operator wrote wins.
-    return [*command, *arguments, *engine.args], env | engine.env
-
-
-def _for_cpu() -> tuple[list[str], dict[str, str]]:
-    """What vLLM's CPU build is better off with; numbers in docs/engine.md."""
-    # Its blocks of 128 tokens never let two short prompts share a prefix.
-    arguments = ["--dtype", "bfloat16", "--block-size", "32"]
-    env = {"VLLM_CPU_KVCACHE_SPACE": "1"}  # GiB; it would take a large share of the machine
-    if len(os.sched_getaffinity(0)) <= 2:
-        # Its own process for the worker, which spins for work beside EngineCore, costs two cores more than it gives:
-        # the worker lives in EngineCore, on one thread.
-        env |= {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "OMP_NUM_THREADS": "1"}
-    return arguments, env
-
-
-def _is_cpu_build(python: str) -> bool:
-    """Whether the vLLM of this interpreter is the CPU build, which is a distribution of its own."""
-    if python == sys.executable:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            return bool(importlib.metadata.version("vllm-cpu"))
-        return False
-    asks = "import importlib.metadata as m; m.version('vllm-cpu')"
-    try:
-        return subprocess.run([python, "-c", asks], capture_output=True, timeout=30, check=False).returncode == 0
-    except OSError:
-        return False
-
-
-def fake_command(settings: Settings, socket: Path) -> tuple[list[str], dict[str, str]]:
-    """The shipped fake, on a Unix socket, with the same limits."""
-    engine = settings.engine
-    command = engine.command or [sys.executable, "-m", "gateway.engine.fake"]
-    arguments = [
-        *("--uds", str(socket), "--base-model", settings.base_model, "--max-loras", str(engine.max_loras)),
-        *("--max-cpu-loras", str(engine.max_cpu_loras), "--max-lora-rank", str(engine.max_lora_rank)),
-    ]
-    return [*command, *arguments, *engine.args], dict(engine.env)

@@ -14,7 +14,8 @@ import time
 from pathlib import Path
 
 from gateway.engine.client import HttpEngine
-from gateway.engine.process import EngineEvent, EngineProcess, vllm_command
+from gateway.engine.command import vllm_command
+from gateway.engine.process import EngineEvent, EngineProcess
 from gateway.settings import load
 
 
@@ -36,6 +37,8 @@ async def main(socket: Path, log: Path) -> None:
         log=log,
         start_seconds=settings.engine.start_seconds,
         ready=lambda: client.probe(settings.base_model),
+        lives=lambda: client.probe(settings.base_model),
+        silence_seconds=settings.engine.silence_seconds,
         tell=tell,
     )
     async with asyncio.TaskGroup() as group:

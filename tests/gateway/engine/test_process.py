@@ -16,7 +16,8 @@ import pytest
 
 from gateway.engine import session
 from gateway.engine.client import HttpEngine
-from gateway.engine.process import EngineEvent, EngineProcess, fake_command, next_pause, vllm_command
+from gateway.engine.command import fake_command
+from gateway.engine.process import EngineEvent, EngineProcess, next_pause
 from gateway.settings import EngineSettings, Settings
 
 HERE = Path(__file__).parent
@@ -35,7 +36,14 @@ def room(sockets: Path) -> Path:
 class Watched:
     """A tiny engine under supervision, and what its supervisor told."""
 
-    def __init__(self, room: Path, *options: str, start_seconds: float = 20, command: list[str] | None = None) -> None:
+    def __init__(
+        self,
+        room: Path,
+        *options: str,
+        start_seconds: float = 20,
+        silence_seconds: float = 60,
+        command: list[str] | None = None,
+    ) -> None:
         self.socket, self.log = room / "e.sock", room / "logs" / "engine.log"
         self.events: list[EngineEvent] = []
         self._changed = asyncio.Event()
@@ -46,6 +54,8 @@ class Watched:
             log=self.log,
             start_seconds=start_seconds,
             ready=self.answers,
+            lives=self.answers,
+            silence_seconds=silence_seconds,
             tell=self._tell,
         )
 
@@ -270,21 +280,3 @@ async def test_the_shipped_fake_runs_as_a_child_and_comes_back_with_another_boot
         finally:
             await watched.engine.stop(seconds=2)
             await engine.aclose()
-
-
-async def test_the_operators_arguments_and_variables_win_over_ours(room: Path) -> None:
-    mine = EngineSettings(args=["--max-loras", "7"], env={"VLLM_PLUGINS": "tuneloop,other"}, max_lora_rank=16)
-    command, env = vllm_command(Settings(home=room, model_path=room, engine=mine), room / "e.sock")
-    assert command[command.index("--model") + 1] == str(room)
-    assert command[command.index("--max-lora-rank") + 1] == "16"
-    assert command[-2:] == ["--max-loras", "7"]
-    assert env["VLLM_PLUGINS"] == "tuneloop,other"
-    assert env["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] == "0"
-
-
-async def test_an_engine_of_its_own_environment_gets_no_flags_for_a_cpu_it_does_not_have(room: Path) -> None:
-    bare = room / "python"
-    bare.write_text("#!/bin/sh\nexit 1\n")
-    bare.chmod(0o755)
-    _, env = vllm_command(Settings(home=room, engine=EngineSettings(python=str(bare))), room / "e.sock")
-    assert not [name for name in env if "CPU" in name]

@@ -27,6 +27,8 @@ async def main() -> None:
         log=Path(sys.argv[2]),
         start_seconds=20,
         ready=answers,
+        lives=answers,
+        silence_seconds=60,
         tell=tell,
     )
     await engine.run()
