@@ -31,18 +31,23 @@ from gateway.control.metrics import Metrics
 from gateway.control.reports import Reporter
 from gateway.control.swap import Swaps
 from gateway.control.tenants import Tenants
-from gateway.domain import Feedback, WorkerReport
+from gateway.domain import Feedback, Tenant, WorkerReport
 from gateway.engine.client import HttpEngine
 from gateway.feedback.intake import Intake
 from gateway.feedback.recorder import Recorder
+from gateway.serving.admission import Admission, room
+from gateway.serving.budgets import Budgets
 from gateway.serving.door import Door
 from gateway.serving.front import Front
 from gateway.serving.ledger import Ledger
+from gateway.serving.limits import Limiter
 from gateway.serving.residency import Residency
 from gateway.serving.shadow import Shadows
+from gateway.serving.turns import Ticket
+from gateway.serving.urgency import Priority
 from gateway.settings import Settings
 from gateway.snapshot import Current
-from gateway.store import workers
+from gateway.store import usage, workers
 from gateway.store.database import Database
 from gateway.store.inferences import write_inferences
 from gateway.telemetry import Telemetry
@@ -134,7 +139,13 @@ class App:
             recorder = Recorder(
                 partial(write_inferences, database), capacity=settings.recorder_queue, telemetry=self.telemetry
             )
-            self._shadows = shadows = Shadows(engine, residency, recorder, telemetry=self.telemetry)
+            limiter, admission = Limiter(self.ledger), Admission(clock=self.loop.time)
+            budgets = Budgets(limiter, current, partial(usage.settle, database))
+
+            def spare(tenant: Tenant, adapter: str | None) -> Ticket | None:
+                return admission.enter_now(tenant, adapter, Priority.SHADOW)
+
+            self._shadows = shadows = Shadows(engine, residency, recorder, telemetry=self.telemetry, enter=spare)
             residency.places.on_yield = shadows.give_way
             self.door = Door(
                 current,
@@ -143,25 +154,38 @@ class App:
                 recorder,
                 self.telemetry,
                 shadows,
+                limiter,
+                admission,
                 timeouts=settings.timeouts,
                 max_body_bytes=settings.max_body_bytes,
             )
             self._api = api.build(self._rooms_of_the_api(database, store, residency))
-            loops = self._loops_of_the_snapshot(settings.database_url, database, residency)
-            loops += (residency.run, self.door.run, recorder.run, shadows.run)
+            loops = self._loops_of_the_snapshot(settings.database_url, database, residency, admission)
+            loops += (residency.run, self.door.run, recorder.run, shadows.run, budgets.run)
             await stack.enter_async_context(_background(*loops))
             await self._settle(residency)
             yield
             await recorder.drain(settings.drain_seconds)
+            await budgets.flush(settings.drain_seconds)
         await asyncio.to_thread(self.telemetry.shutdown)
 
-    def _loops_of_the_snapshot(self, url: str, database: Database, residency: Residency) -> tuple[Loop, ...]:
+    def _loops_of_the_snapshot(
+        self, url: str, database: Database, residency: Residency, admission: Admission
+    ) -> tuple[Loop, ...]:
         """What keeps the picture current, and what tells the others how far this worker is with it."""
         reporter = Reporter(database, partial(_describe, str(uuid.uuid4()), self.current, residency))
 
         def changed() -> None:
             self._news.set()
             reporter.changed()
+            resize()
+
+        def resize() -> None:
+            if residency.status is not None:
+                using, elsewhere = frozenset(map(str, residency.leased)), reporter.leased_elsewhere()
+                workers = self.settings.workers
+                capacity, slots = room(residency.status, workers=workers, using=using, used_elsewhere=elsewhere)
+                admission.resize(capacity=capacity, slots=slots)
 
         def pictured() -> None:
             residency.wake()
@@ -169,7 +193,8 @@ class App:
 
         residency.leased_elsewhere = reporter.leased_elsewhere
         residency.on_change = changed
-        return Feed(url, database, self.current, on_change=pictured).run, reporter.run
+        feed = Feed(url, database, self.current, on_change=pictured)
+        return feed.run, reporter.run, partial(_each_second, resize)
 
     def _rooms_of_the_api(self, database: Database, store: AdapterStore, residency: Residency) -> Rooms:
         settings, current = self.settings, self.current
@@ -235,6 +260,12 @@ async def _background(*loops: Loop) -> AsyncIterator[None]:
         yield
         for task in tasks:
             task.cancel()
+
+
+async def _each_second(do: Callable[[], None]) -> None:
+    while True:
+        do()
+        await asyncio.sleep(1)
 
 
 async def _forever(loop: Loop) -> None:

@@ -12,6 +12,7 @@ from gateway.errors import InvalidRequest
 from gateway.serving.checks import (
     Check,
     array,
+    checked_and_dropped,
     dropped,
     flag,
     integer,
@@ -229,7 +230,7 @@ FIELDS: dict[str, Check] = {
     "metadata": _metadata,
     # Anthropic's own house:
     "cache_control": dropped,
-    "service_tier": dropped,
+    "service_tier": checked_and_dropped(text(64)),
     "inference_geo": dropped,
     "diagnostics": dropped,
     "user_profile_id": dropped,

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Iterable, Mapping
 from http import HTTPStatus
 from typing import Protocol
+from uuid import uuid4
 
 from uvicorn.protocols.http.flow_control import FlowControl
 
@@ -63,6 +64,11 @@ class Call:
         line.write(head if self.method == "HEAD" else head + body)
         line.finished(keep=self.keep)
 
+    def refuse(self, error: GatewayError, identity: bytes = b"", body: bytes | None = None) -> None:
+        """Answer with an error, in OpenAI's words unless `body` has others. `identity`: the headers that name it."""
+        own = [header for header in error.headers() if header[0] != b"content-length"]
+        self.reply(body or error.body(), rendered(own) + (identity or request_id()), error.status)
+
     def begin(self, headers: bytes) -> None:
         """The head of an answer whose length is not known yet."""
         if not self._chunked:
@@ -101,6 +107,11 @@ class Call:
         self.gone = True
         if self.task is not None:
             self.task.cancel()
+
+
+def request_id() -> bytes:
+    """A name for a request that never came to have one, rendered."""
+    return b"x-request-id: %b\r\n" % uuid4().hex.encode()
 
 
 def rendered(headers: Iterable[Header]) -> bytes:

@@ -1,6 +1,7 @@
 """The data plane's front door: the inference routes and the list of models.
 
-A request takes one snapshot and goes through five steps, in `_serve`: authenticate, assign, lease, forward, record.
+A request takes one snapshot and goes through the steps in `_serve`: authenticate, assign, reserve, lease, enter,
+forward; then it is settled and recorded.
 Nothing here waits for anything but the engine's bytes and the client's reading. It knows no database and no framework.
 """
 
@@ -11,28 +12,28 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from typing import Protocol
-from urllib.parse import unquote
-from uuid import uuid4
 
 from gateway.domain import Inference, Reason
 from gateway.engine.base import Engine
-from gateway.errors import GatewayError, InvalidRequest, MethodNotAllowed, NotFound, Unavailable
+from gateway.errors import EngineTimeout, GatewayError, InvalidRequest, MethodNotAllowed, Unavailable
 from gateway.identity import new_inference_id
 from gateway.serving import catalogue
+from gateway.serving.admission import Admission
 from gateway.serving.auth import Doorkeeper, authenticate, shown
-from gateway.serving.call import Call, rendered
+from gateway.serving.call import Call
 from gateway.serving.exchange import Exchange
 from gateway.serving.forward import Forward
 from gateway.serving.front import BODY_SECONDS, HEAD_SECONDS, Front
+from gateway.serving.limits import Limiter, estimate
 from gateway.serving.request import ENDPOINTS, parse
 from gateway.serving.residency import Residency
 from gateway.serving.routing import Episodes, assign
+from gateway.serving.urgency import deadline_of
 from gateway.snapshot import Current
 from gateway.telemetry import Telemetry, trace_id
 
 log = logging.getLogger("gateway.door")
 
-MODELS = "/v1/models"
 _MOST_NAME = 512
 LOOK_SECONDS = 0.5
 """Between two looks at every connection: the grain of the deadlines, at 0.3 µs a connection."""
@@ -45,16 +46,22 @@ class Records(Protocol):
 
 
 class Mirrors(Protocol):
-    """Who may have a request that is over answered once more, by somebody else."""
+    """Who may have a request that is over answered once more, by somebody else, and gives way when others wait."""
 
     def consider(self, exchange: Exchange) -> None: ...
 
+    def give_way(self) -> None: ...
+
 
 class Timeouts(Protocol):
-    """Of the settings' timeouts: the seconds after which a client that stopped reading is let go."""
+    """Of the settings' timeouts, in seconds: after `idle` a client that stopped reading is let go, and `first_byte` is
+    how long a request waits for its turn."""
 
     @property
     def idle(self) -> float: ...
+
+    @property
+    def first_byte(self) -> float: ...
 
 
 class Door:
@@ -70,6 +77,8 @@ class Door:
         records: Records,
         telemetry: Telemetry,
         shadows: Mirrors,
+        limiter: Limiter,
+        admission: Admission,
         *,
         timeouts: Timeouts,
         max_body_bytes: int,
@@ -79,8 +88,10 @@ class Door:
         body_seconds: float = BODY_SECONDS,
     ) -> None:
         self._current, self._residency, self._records, self._telemetry = current, residency, records, telemetry
-        self._forward = Forward(engine, residency, clock)
-        self._shadows = shadows
+        self._limiter, self._shadows = limiter, shadows
+        self._forward = Forward(
+            engine, residency, admission, clock, patience=timeouts.first_byte, crowded=shadows.give_way
+        )
         self._clock = clock
         self._episodes = episodes if episodes is not None else Episodes()
         self._keeper = Doorkeeper()
@@ -91,13 +102,15 @@ class Door:
         self.open = 0
         telemetry.observe("tuneloop.connections.open", lambda: len(self.fronts))
         telemetry.observe("tuneloop.requests.open", lambda: self.open)
+        telemetry.observe("tuneloop.admission.running", lambda: admission.running)
+        telemetry.observe("tuneloop.admission.waiting", lambda: admission.waiting)
         telemetry.observe("tuneloop.residency.loads", lambda: residency.loads, counter=True)
         telemetry.observe("tuneloop.residency.resident", lambda: len(residency.resident))
 
     @staticmethod
     def handles(path: str) -> bool:
         """Whether a path is the door's."""
-        return path in ENDPOINTS or path.startswith(MODELS)
+        return path in ENDPOINTS or path.startswith(catalogue.PATH)
 
     async def run(self) -> None:
         """Look after the clients' connections, until cancelled."""
@@ -134,18 +147,21 @@ class Door:
             self._refuse(exchange, GatewayError("The gateway failed.", code="internal_error"))
         finally:
             self.open -= 1
-            if exchange.lease is not None:
-                exchange.lease.release()
+            exchange.release()
             self._record(exchange)
 
     async def _serve(self, exchange: Exchange) -> None:
-        """Authenticate, assign, lease, forward. The record is written when all is over, however it ends."""
+        """Authenticate, assign, reserve, lease, enter, forward. What was taken is given back, and the record written,
+        when all is over, however it ends."""
         self._check(exchange.call)
         self._authenticate(exchange)
         request = exchange.request = parse(exchange.call.body, exchange.endpoint)
         self._assign(exchange)
+        self._reserve(exchange)
         if not self._forward.lease_now(exchange):
             await self._lease(exchange)
+        if not self._forward.enter_now(exchange):
+            await self._forward.enter(exchange)
         answer = await self._forward.send(exchange)
         try:
             await (self._forward.stream if request.stream else self._forward.whole)(exchange, answer)
@@ -188,6 +204,16 @@ class Door:
             assignment = self._episodes.keep(snapshot, tenant, episode, assignment)
         exchange.assignment = assignment
 
+    def _reserve(self, exchange: Exchange) -> None:
+        tenant, key, request = exchange.tenant, exchange.key, exchange.request
+        assert tenant is not None and key is not None and request is not None  # the steps before this one set them
+        if tenant.limits is not None or key.limits is not None:
+            tokens = estimate(len(exchange.call.body), request.most_tokens())
+            exchange.reservation = self._limiter.reserve(tenant, key, tokens)
+        seconds = deadline_of(exchange.call.headers)
+        if seconds is not None:
+            exchange.end_by(asyncio.get_running_loop(), seconds)
+
     async def _lease(self, exchange: Exchange) -> None:
         try:
             await self._forward.lease(exchange)
@@ -210,22 +236,27 @@ class Door:
             return
         if self.draining:
             call.keep = False
-        refuse(call, error, exchange.identity_headers() or _request_id(), dialect.body(error, exchange.id))
+        call.refuse(error, exchange.identity_headers(), dialect.body(error, exchange.id))
 
     def _ended(self, exchange: Exchange) -> None:
-        """The request's task was cancelled: its client left, or the server cannot wait for it any longer."""
+        """The request's task was cancelled: its client left, or its time or the server's is over."""
         task = asyncio.current_task()
-        if not exchange.call.gone or task is None:
+        if task is not None and exchange.call.gone:
+            exchange.leave()
+        elif task is not None and exchange.expired:
+            error = EngineTimeout("Your request's deadline has passed.", code="deadline_exceeded")
+            self._refuse(exchange, error)
+        else:
             self._refuse(exchange, Unavailable("This server is shutting down."))
             raise asyncio.CancelledError
         task.uncancel()
-        exchange.leave()
 
     def _record(self, exchange: Exchange) -> None:
         now = self._clock()
         method = "POST" if exchange.call.method == "POST" else "_OTHER"
         self._telemetry.http(method, exchange.endpoint.path, exchange.status, now - exchange.began)
         inference = exchange.inference(now)
+        exchange.settle(inference)
         if inference is not None and exchange.trace is not None:
             self._records.record(inference)
             operation = exchange.endpoint.operation
@@ -233,33 +264,10 @@ class Door:
             self._shadows.consider(exchange)
 
     def _models(self, call: Call) -> None:
-        """`GET /v1/models` and `GET /v1/models/{model}`."""
-        began, status, method, snapshot = self._clock(), 200, call.method, self._current.snapshot
-        try:
-            if call.path != MODELS and not call.path.startswith(MODELS + "/"):
-                raise NotFound(f"Unknown request URL: {method} {call.path[:200]}.", code="unknown_url")
-            if method != "GET":
-                raise MethodNotAllowed(f"Not allowed to {method} on {call.path[:200]}.", remedy="Use GET.")
-            tenant, _ = authenticate(shown(call.headers), snapshot, stale=self._current.stale)
-            if call.path == MODELS:
-                body = catalogue.listing(snapshot, tenant)
-            else:
-                body = catalogue.card(snapshot, tenant, unquote(call.path.removeprefix(MODELS + "/")))
-            call.reply(body, b"content-type: application/json\r\n" + _request_id())
-        except GatewayError as error:
-            status = error.status
-            refuse(call, error, _request_id())
-        self._telemetry.http(method if method == "GET" else "_OTHER", MODELS, status, self._clock() - began)
-
-
-def refuse(call: Call, error: GatewayError, headers: bytes, body: bytes | None = None) -> None:
-    """Answer with an error, in OpenAI's words unless `body` has others."""
-    own = [(name, value) for name, value in error.headers() if name != b"content-length"]
-    call.reply(body or error.body(), rendered(own) + headers, error.status)
-
-
-def _request_id() -> bytes:
-    return b"x-request-id: %b\r\n" % uuid4().hex.encode()
+        began = self._clock()
+        status = catalogue.answer(call, self._current.snapshot, stale=self._current.stale)
+        method = call.method if call.method == "GET" else "_OTHER"
+        self._telemetry.http(method, catalogue.PATH, status, self._clock() - began)
 
 
 def _name(headers: Mapping[bytes, bytes], header: bytes) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime
 
 import msgspec
@@ -12,8 +13,11 @@ from gateway.identity import unit_of
 from gateway.serving.answers import NOTHING, Notes
 from gateway.serving.call import Call
 from gateway.serving.leases import Lease
+from gateway.serving.limits import Reservation, estimate
 from gateway.serving.request import Endpoint, Request
 from gateway.serving.sse import Events
+from gateway.serving.turns import Ticket
+from gateway.serving.urgency import Priority
 from gateway.snapshot import Snapshot
 from gateway.telemetry import Trace
 
@@ -44,7 +48,10 @@ class Exchange(msgspec.Struct):
     targeting_key: str = ""
     episode: str | None = None
     assignment: Assignment | None = None
+    reservation: Reservation | None = None
     lease: Lease | None = None
+    priority: Priority = Priority.NORMAL
+    ticket: Ticket | None = None
     fallback: bool = False
     """What is leased is not what was assigned."""
     answered: bool = False
@@ -60,6 +67,11 @@ class Exchange(msgspec.Struct):
     """The code of the error the client saw, or should have."""
     body: bytes = b""
     events: Events | None = None
+    pieces: int = 0
+    """Of the answer, sent so far."""
+    timer: asyncio.TimerHandle | None = None
+    expired: bool = False
+    """The client's own deadline has passed."""
 
     @property
     def keeps(self) -> bool:
@@ -90,7 +102,41 @@ class Exchange(msgspec.Struct):
         )
         if assignment.experiment is not None:
             headers += b"x-experiment: %b\r\n" % assignment.experiment.encode()
-        return headers + b"x-fallback: true\r\n" if self.fallback else headers
+        if self.fallback:
+            headers += b"x-fallback: true\r\n"
+        return headers if self.reservation is None else headers + self.reservation.lines
+
+    def end_by(self, loop: asyncio.AbstractEventLoop, seconds: float) -> None:
+        """Cancel the request's task when this time is over."""
+        self.timer = loop.call_later(seconds, self._expire)
+
+    def _expire(self) -> None:
+        if self.call.task is not None:
+            self.expired = True
+            self.call.task.cancel()
+
+    def release(self) -> None:
+        """Give back what was taken for as long as the request runs."""
+        if self.timer is not None:
+            self.timer.cancel()
+        if self.ticket is not None:
+            self.ticket.leave()
+        if self.lease is not None:
+            self.lease.release()
+
+    def settle(self, inference: Inference | None) -> None:
+        """Turn what was reserved into what was used: nothing, unless the client got something of an answer."""
+        reservation = self.reservation
+        if reservation is None:
+            return
+        if inference is None or self.begun is None or self.outcome in ("engine_error", "timeout"):
+            reservation.settle(None)
+        elif inference.input_tokens is not None:
+            reservation.settle(inference.input_tokens + (inference.output_tokens or 0))
+        elif self.outcome == "disconnected":  # a piece is a token, as near as anybody knows
+            reservation.settle(estimate(len(self.call.body), self.pieces))
+        else:
+            reservation.settle(reservation.tokens)
 
     def fail(self, error: GatewayError) -> None:
         """Note an error that ends the request. What was sent already keeps its status."""

@@ -125,7 +125,7 @@ LABELS: dict[str, Check] = {
     "prompt_cache_retention": dropped,
     "metadata": dropped,
     "store": dropped,
-    "service_tier": dropped,
+    "service_tier": checked_and_dropped(text(64)),
 }
 """OpenAI's own house."""
 

@@ -1,4 +1,4 @@
-"""Lease, send, relay: the way of an assigned request to the engine and of its answer to the client.
+"""Lease, enter, send, relay: the way of an assigned request to the engine and of its answer to the client.
 
 Before the first byte a request may be sent again, once, and an error is an HTTP error; after it nothing is retried and
 an error is the stream's last event. It knows nothing of keys, tenants' names or records.
@@ -14,20 +14,34 @@ from gateway.engine.base import Answer, Engine
 from gateway.engine.refusals import engine_error, lacks_route
 from gateway.errors import EngineFailed, GatewayError, NotFound, UpstreamBroken
 from gateway.identity import cache_salt
+from gateway.serving.admission import Admission
 from gateway.serving.answers import is_json
 from gateway.serving.endpoints import Endpoint
 from gateway.serving.exchange import MOST_KEPT, Exchange
 from gateway.serving.residency import Residency
 from gateway.serving.routing import instead_of
+from gateway.serving.urgency import priority_of
 
 _EVENT_STREAM = b"content-type: text/event-stream; charset=utf-8\r\ncache-control: no-cache\r\n"
 
 
 class Forward:
-    """One engine's, with the residency of its adapters. `clock` is the door's."""
+    """One engine's, with the residency of its adapters and the queue in front of it. `clock` is the door's; `patience`
+    bounds the wait in the queue (seconds); `crowded` is called before each.
+    """
 
-    def __init__(self, engine: Engine, residency: Residency, clock: Callable[[], float]) -> None:
-        self._engine, self._residency, self._clock = engine, residency, clock
+    def __init__(
+        self,
+        engine: Engine,
+        residency: Residency,
+        admission: Admission,
+        clock: Callable[[], float],
+        *,
+        patience: float,
+        crowded: Callable[[], None],
+    ) -> None:
+        self._engine, self._residency, self._admission, self._clock = engine, residency, admission, clock
+        self._patience, self._crowded = patience, crowded
 
     def lease_now(self, exchange: Exchange) -> bool:
         """Lease what was assigned if that takes no waiting."""
@@ -54,6 +68,24 @@ class Forward:
     async def _wait_for(self, exchange: Exchange, ref: AdapterRef | None) -> None:
         asked = self._clock()
         exchange.lease = await self._residency.lease(ref)
+        exchange.waited += self._clock() - asked
+
+    def enter_now(self, exchange: Exchange) -> bool:
+        """A place on the engine, if that takes no waiting."""
+        request, tenant, lease = exchange.request, exchange.tenant, exchange.lease
+        assert request is not None and tenant is not None and lease is not None  # the steps before this one set them
+        adapter = lease.seat.name if lease.ref is not None else None
+        exchange.priority = priority_of(request.tier, tenant)
+        exchange.ticket = self._admission.enter_now(tenant, adapter, exchange.priority)
+        return exchange.ticket is not None
+
+    async def enter(self, exchange: Exchange) -> None:
+        """Wait for a place in fair order. That time is the engine's, not the gateway's own."""
+        tenant, lease, asked = exchange.tenant, exchange.lease, self._clock()
+        assert tenant is not None and lease is not None  # as above
+        self._crowded()
+        adapter = lease.seat.name if lease.ref is not None else None
+        exchange.ticket = await self._admission.enter(tenant, adapter, exchange.priority, seconds=self._patience)
         exchange.waited += self._clock() - asked
 
     async def send(self, exchange: Exchange) -> Answer:
@@ -112,6 +144,7 @@ class Forward:
             if out:
                 if exchange.begun is None:
                     self._begin(exchange, asked)
+                exchange.pieces += 1
                 call.write(out, last=events.done)
                 if call.blocked:
                     await call.drain()

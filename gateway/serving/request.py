@@ -26,8 +26,8 @@ _encode = msgspec.json.Encoder().encode
 class Request(msgspec.Struct):
     """A checked request. `fields` is what goes upstream, less the engine's name for the model and the cache salt.
 
-    `targeting` is what the body says about its user. `wants_usage`: the client asked for the usage event at the end of
-    its stream (the engine is always asked for it).
+    `targeting` is what the body says about its user, `tier` its service tier. `wants_usage`: the client asked for the
+    usage event at the end of its stream (the engine is always asked for it).
     """
 
     endpoint: Endpoint
@@ -35,6 +35,7 @@ class Request(msgspec.Struct):
     stream: bool
     wants_usage: bool
     targeting: str | None
+    tier: str | None
     fields: dict[str, Any]
 
     def body(self, engine_model: str, salt: str, inference_id: str = "") -> bytes:
@@ -86,7 +87,8 @@ def parse(raw: bytes, endpoint: Endpoint) -> Request:
             raise missing(needed)
     stream = fields.get("stream", False)
     wants_usage = endpoint.complete(fields, stream)
-    return Request(endpoint, fields.pop("model"), stream, wants_usage, endpoint.user(body), fields)
+    user, tier = endpoint.user(body), body.get("service_tier")
+    return Request(endpoint, fields.pop("model"), stream, wants_usage, user, tier, fields)
 
 
 def _object(raw: bytes) -> dict[str, Any]:

@@ -30,8 +30,11 @@ from gateway.engine import fake
 from gateway.engine.client import HttpEngine
 from gateway.engine.fake_engine import Options
 from gateway.identity import hash_key
+from gateway.serving.admission import Admission
 from gateway.serving.door import Door
 from gateway.serving.front import Front
+from gateway.serving.ledger import Ledger
+from gateway.serving.limits import Limiter
 from gateway.serving.residency import Residency
 from gateway.serving.shadow import Shadows
 from gateway.settings import TimeoutSettings
@@ -205,7 +208,8 @@ async def open_house(
             bounds |= {"head_seconds": head_seconds, "body_seconds": body_seconds}
             shadows = Shadows(engine, there, records, telemetry=telemetry)
             there.places.on_yield = shadows.give_way
-            door = Door(current, engine, there, records, telemetry, shadows, **bounds)
+            limiter, admission = Limiter(Ledger.create()), Admission(clock=asyncio.get_running_loop().time)
+            door = Door(current, engine, there, records, telemetry, shadows, limiter, admission, **bounds)
             async with _served(door, there, shadows, other) as address:
                 if ready:
                     await until(lambda: there.ready)
