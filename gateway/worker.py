@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import resource
 import signal
 import socket
 import sys
@@ -44,6 +45,7 @@ class _Server(uvicorn.Server):
 def main(descriptor: int, ledger: int, index: int) -> None:
     """Serve until told to stop."""
     _die_with_parent()
+    _open_many_files()
     configure_logging()
     settings = settings_module.load()
     app = App(settings, Ledger.attach(ledger, index))
@@ -67,6 +69,12 @@ def _die_with_parent() -> None:
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != parent:
         os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _open_many_files() -> None:
+    """A stream takes two sockets, and many systems allow a process 1,024 files where it does not ask for more."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 if __name__ == "__main__":

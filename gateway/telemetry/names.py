@@ -40,6 +40,7 @@ TIME_PER_OUTPUT_TOKEN = "gen_ai.server.time_per_output_token"  # noqa: S105  # t
 TOKEN_USAGE = "gen_ai.client.token.usage"  # noqa: S105  # the name of a metric
 HTTP_DURATION = "http.server.request.duration"
 OVERHEAD = "tuneloop.gateway.overhead"
+LOOP_LAG = "tuneloop.loop.lag"
 
 # Bucket bounds as the conventions advise.
 DURATION_BOUNDS = tuple(0.01 * 2**step for step in range(14))
@@ -50,4 +51,5 @@ FIRST_TOKEN_BOUNDS = (
 PER_TOKEN_BOUNDS = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5)
 USAGE_BOUNDS = tuple(float(4**step) for step in range(14))
 HTTP_BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
+LOOP_LAG_BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.04, 0.05, 0.075, 0.1, 0.25, 1.0)
 OVERHEAD_BOUNDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Sequence
 from datetime import datetime
@@ -29,6 +30,8 @@ from gateway.telemetry import names
 from gateway.telemetry.counts import Attributes, Buckets, Family, Reading
 from gateway.telemetry.events import Events
 from gateway.telemetry.traces import Spans, Trace, Value, begin
+
+LAG_SECONDS = 0.1
 
 
 class TelemetrySettings(Protocol):
@@ -108,8 +111,10 @@ class _Families:
         self.http = Family(names.HTTP_DURATION, "s", names.HTTP_BOUNDS, "Time to the last byte, by route and status.")
         self.overhead = Family(names.OVERHEAD, "s", names.OVERHEAD_BOUNDS, "The gateway's own part of the first byte.")
 
+        self.lag = Family(names.LOOP_LAG, "s", names.LOOP_LAG_BOUNDS, "How late the event loop comes to what is due.")
+
     def all(self) -> tuple[Family, ...]:
-        return (self.duration, self.first, self.per_token, self.usage, self.http, self.overhead)
+        return (self.duration, self.first, self.per_token, self.usage, self.http, self.overhead, self.lag)
 
 
 class Telemetry:
@@ -197,6 +202,14 @@ class Telemetry:
     def observe(self, name: str, read: Callable[[], float], *, counter: bool = False) -> None:
         """Show a number that its owner keeps."""
         self._readings.append(Reading(name, read, counter=counter))
+
+    async def run(self) -> None:
+        """Look ten times a second how late the event loop is, until cancelled."""
+        lag, now = self._families.lag.series({}), asyncio.get_running_loop().time
+        while True:
+            due = now() + LAG_SECONDS
+            await asyncio.sleep(LAG_SECONDS)
+            lag.record(max(0.0, now() - due))
 
     def metrics_text(self) -> bytes:
         """What Prometheus reads, in its text format."""
