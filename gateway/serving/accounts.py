@@ -172,8 +172,7 @@ class Account:
             own[0] -= 1.0
             own[1] -= held
         if used is None:
-            requests = cells[REQUESTS] - 1.0
-            cells[REQUESTS] = requests if requests > 0.0 else 0.0
+            cells[REQUESTS] -= 1.0  # whoever reads it next drains it, and never below zero
             return
         if self.tpm is not None:
             now = clock()
@@ -193,9 +192,10 @@ class Account:
         if used:
             self.active.add(self)
         # A clock a little behind a neighbour's must not open yesterday again.
-        if cells[DAY] not in (calendar.day, calendar.day + 1.0):
+        day, month = cells[DAY], cells[MONTH]
+        if day != calendar.day and day != calendar.day + 1.0:
             cells[DAY], cells[DAY_TOKENS] = calendar.day, 0.0
-        if cells[MONTH] not in (calendar.month, calendar.month + 1.0):
+        if month != calendar.month and month != calendar.month + 1.0:
             cells[MONTH], cells[MONTH_TOKENS] = calendar.month, 0.0
         return cells[DAY_TOKENS], cells[MONTH_TOKENS]
 
