@@ -22,7 +22,7 @@ A resident adapter is addressed by putting its name (`acme/support@7`) into the 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -74,6 +74,10 @@ class Answer(Protocol):
 
     async def chunk(self) -> bytes:
         """The next piece of the body as it came; b"" at its end. Raises as `read` does."""
+        ...
+
+    async def pour(self, sink: Callable[[bytes], bool]) -> bool:
+        """Give every piece to `sink` as it comes. True at the body's end; False as soon as the sink says so."""
         ...
 
     def close(self) -> None:

@@ -139,7 +139,7 @@ class Connection(asyncio.Protocol):
         if reply.size > HIGH_WATER and not self._paused:
             self._paused = True
             self._transport.pause_reading()
-        reply.wake()
+        reply.after_piece()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.lost = True

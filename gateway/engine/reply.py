@@ -7,6 +7,7 @@ wait, and none where bytes are already here.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from math import inf
 from typing import Protocol
 
@@ -29,6 +30,7 @@ class Reply:
         "_connection",
         "_loop",
         "_parts",
+        "_sink",
         "_waiter",
         "done",
         "error",
@@ -45,6 +47,7 @@ class Reply:
         self._connection: Source | None = connection
         self._parts: list[bytes] = []
         self._waiter: asyncio.Future[None] | None = None
+        self._sink: Callable[[bytes], bool] | None = None
         self.status = 0  # until the head is complete
         self.headers: Headers = ()
         self.size = 0  # bytes in _parts
@@ -66,6 +69,38 @@ class Reply:
         if self._connection is not None:
             self._connection.resume()
         return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    async def pour(self, sink: Callable[[bytes], bool]) -> bool:
+        """Give every piece to `sink` as it comes, in the connection's own callback: a piece then wakes no task.
+
+        Returns True at the body's end, False as soon as the sink said so; then call it again to go on. What comes in
+        between is kept, and beyond HIGH_WATER not read. Raises as `chunk` does. `sink` must not raise.
+        """
+        while True:
+            if self._parts and not sink(await self.chunk()):
+                return False
+            if self.error is not None:
+                raise self.error
+            if self.done:
+                return True
+            self._sink = sink
+            try:
+                await self.wait()
+            finally:
+                open_still, self._sink = self._sink is not None, None
+            if not open_still:
+                return False
+
+    def after_piece(self) -> None:
+        """Called by the connection when it has added what came: pass it on, or wake who waits."""
+        if self._sink is None:
+            self.wake()
+            return
+        parts, self._parts, self.size = self._parts, [], 0
+        self.quiet_since = self._loop.time()
+        if not self._sink(parts[0] if len(parts) == 1 else b"".join(parts)):
+            self._sink = None
+            self.wake()
 
     async def read(self) -> bytes:
         """The whole body (what `chunk` has not given out yet)."""

@@ -12,12 +12,13 @@ from contextlib import suppress
 from adapters.ref import AdapterRef
 from gateway.engine.base import Answer, Engine
 from gateway.engine.refusals import engine_error, lacks_route
-from gateway.errors import EngineFailed, GatewayError, NotFound, UpstreamBroken
+from gateway.errors import GatewayError, NotFound, UpstreamBroken
 from gateway.identity import cache_salt
 from gateway.serving.admission import Admission
 from gateway.serving.answers import is_json
 from gateway.serving.endpoints import Endpoint
-from gateway.serving.exchange import MOST_KEPT, Exchange
+from gateway.serving.exchange import Exchange
+from gateway.serving.relay import Relay
 from gateway.serving.residency import Residency
 from gateway.serving.routing import instead_of
 from gateway.serving.urgency import priority_of
@@ -132,34 +133,29 @@ class Forward:
 
     async def stream(self, exchange: Exchange, answer: Answer) -> None:
         """Relay an answer event by event. A client that reads slowly holds up the next read: the back-pressure."""
-        request, call = exchange.request, exchange.call
-        assert request is not None
-        exchange.events = events = request.events(exchange.id, keep=MOST_KEPT if exchange.keeps else 0)
         asked = self._clock()
-        while not events.done:
-            piece = await answer.chunk()
-            if not piece:
-                raise UpstreamBroken("The engine's answer ended before it was complete.")
-            out = events.feed(piece)
-            if out:
-                if exchange.begun is None:
-                    self._begin(exchange, asked)
-                exchange.pieces += 1
-                call.write(out, last=events.done)
-                if call.blocked:
-                    await call.drain()
-            if events.error is not None:
-                raise EngineFailed("The engine failed in the middle of its answer.")
-        with suppress(GatewayError):  # the client has all of it; reading to the end lets the connection be used again
-            while await answer.chunk():
-                pass
 
-    def _begin(self, exchange: Exchange, asked: float) -> None:
-        """The head goes out with the first event, not with the engine's head: until then an error is an HTTP error."""
-        now = self._clock()
-        exchange.waited += now - asked
-        self._residency.heard()
-        exchange.call.begin(_EVENT_STREAM + exchange.answer_headers(now))
+        def begin() -> None:
+            # The head goes out with the first event, not with the engine's: until then an error is an HTTP error.
+            now = self._clock()
+            exchange.waited += now - asked
+            self._residency.heard()
+            exchange.call.begin(_EVENT_STREAM + exchange.answer_headers(now))
+
+        relay = Relay(exchange, begin)
+        while not relay.over:
+            if await answer.pour(relay.take) and not relay.over:
+                raise UpstreamBroken("The engine's answer ended before it was complete.")
+            if exchange.call.blocked and not relay.over:
+                await exchange.call.drain()
+        if relay.error is not None:
+            raise relay.error
+        with suppress(GatewayError):  # the client has all of it; reading to the end lets the connection be used again
+            await answer.pour(_let_go)
+
+
+def _let_go(_piece: bytes) -> bool:
+    return True
 
 
 async def _told(answer: Answer) -> bytes:

@@ -1,0 +1,48 @@
+"""One stream on its way through: the engine's pieces in, whole events out to the client, in one call for each piece.
+
+It runs in the engine connection's callback and waits for nothing; whoever relays waits for what it says (`over`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from gateway.errors import EngineFailed, GatewayError
+from gateway.serving.exchange import MOST_KEPT, Exchange
+
+
+class Relay:
+    """`begin` is called before the first event leaves. `over`: nothing more is to be taken, because the stream is
+    complete or because of `error`.
+    """
+
+    __slots__ = ("_begin", "_begun", "_call", "_events", "_exchange", "error", "over")
+
+    def __init__(self, exchange: Exchange, begin: Callable[[], None]) -> None:
+        request = exchange.request
+        assert request is not None  # there is an answer to it
+        self._events = exchange.events = request.events(exchange.id, keep=MOST_KEPT if exchange.keeps else 0)
+        self._exchange, self._call, self._begin, self._begun = exchange, exchange.call, begin, False
+        self.over = False
+        self.error: GatewayError | None = None
+
+    def take(self, piece: bytes) -> bool:
+        """Pass on what there is. False: wait until the client has read, or stop if it is `over`."""
+        events, call = self._events, self._call
+        try:
+            out = events.feed(piece)
+        except GatewayError as error:
+            self.over, self.error = True, error
+            return False
+        if out:
+            if not self._begun:
+                self._begun = True
+                self._begin()
+            self._exchange.pieces += 1
+            call.write(out, last=events.done)
+        if events.done or events.error is not None:
+            self.over = True
+            if not events.done:
+                self.error = EngineFailed("The engine failed in the middle of its answer.")
+            return False
+        return not call.blocked
