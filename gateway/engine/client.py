@@ -28,6 +28,8 @@ LOAD_SECONDS = 60.0
 _JSON = ((b"content-type", b"application/json"),)
 _NO_PLUGIN_BOOT = "without-plugin"
 _GENERATED = b"vllm:generation_tokens_total{"
+_NONSENSE = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
+"""What reading JSON of another shape than expected raises: an infinite rank, and a hundred thousand brackets, too."""
 _FLOOR = -9999.0
 """What vLLM writes for a log-probability of minus infinity."""
 
@@ -70,7 +72,7 @@ class HttpEngine:
                 resident=frozenset(str(adapter["name"]) for adapter in told["adapters"]),
                 concurrency=int(told.get("max_num_seqs", 0)),
             )
-        except (ValueError, KeyError, TypeError):
+        except _NONSENSE:
             raise EngineFailed("The engine's status makes no sense to the gateway.") from None
 
     async def _status_without_plugin(self) -> EngineStatus:
@@ -83,7 +85,7 @@ class HttpEngine:
             chosen = names.index(self._base_model) if self._base_model in names else 0
             length = cards[chosen].get("max_model_len") or 0
             return EngineStatus(_NO_PLUGIN_BOOT, names[chosen], plugin=False, max_model_len=int(length))
-        except (ValueError, KeyError, TypeError, AttributeError, IndexError):
+        except _NONSENSE:
             raise EngineFailed("The engine's list of models makes no sense to the gateway.") from None
 
     async def load(self, name: str, path: Path) -> Probe:
@@ -165,7 +167,7 @@ class HttpEngine:
 def _flag(body: bytes, name: str) -> bool:
     try:
         return bool(json.loads(body)[name])
-    except (ValueError, KeyError, TypeError):
+    except _NONSENSE:
         raise EngineFailed("The engine's answer makes no sense to the gateway.") from None
 
 
@@ -177,7 +179,7 @@ def _read_trial(body: bytes) -> Probe | None:
             return None
         ranked = {str(token): math.nan if value is None else float(value) for token, value in trial["logprobs"].items()}
         return Probe(str(trial["text"]), ranked)
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except _NONSENSE:
         raise EngineFailed("The engine's answer makes no sense to the gateway.") from None
 
 
@@ -192,9 +194,10 @@ def _read_probe(body: bytes, *, needed: bool) -> Probe | None:
         if logprobs is None and not needed:
             return Probe(str(choice.get("text", "")), {})
         chosen, ranked = logprobs["token_logprobs"][0], logprobs["top_logprobs"][0] or {}
-        text = str(choice["text"])
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError):
+        text, values = str(choice["text"]), (chosen, *ranked.values())
+        finite = all(isinstance(value, int | float) and math.isfinite(value) for value in values)
+    except _NONSENSE:
         raise EngineFailed("The engine's completion has no log-probabilities.") from None
-    if not all(isinstance(value, int | float) and math.isfinite(value) for value in (chosen, *ranked.values())):
+    if not finite:
         return None
     return Probe(text, {str(token): float(value) for token, value in ranked.items()}) if chosen > _FLOOR else None

@@ -35,7 +35,7 @@ def lacks_route(status: int, body: bytes) -> bool:
         return False
     try:
         told = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return status == 404  # a web server's own page
     error = told.get("error", told.get("detail")) if isinstance(told, dict) else None
     message = error.get("message") if isinstance(error, dict) else error
@@ -50,7 +50,7 @@ def engine_sentence(body: bytes) -> str:
     """What an engine's error body says, in at most 500 characters, without paths and addresses (FACTS G8)."""
     try:
         told = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         told = None
     error = told.get("error") if isinstance(told, dict) else None
     message = error.get("message") if isinstance(error, dict) else error
@@ -84,6 +84,6 @@ def engine_error(status: int, body: bytes) -> GatewayError:
 def _param(body: bytes) -> str | None:
     try:
         param = json.loads(body)["error"]["param"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None
     return param if isinstance(param, str) else None

@@ -25,9 +25,14 @@ async def take_request(reader: asyncio.StreamReader) -> tuple[bytes, bytes]:
 
 @asynccontextmanager
 async def scripted(
-    directory: Path, script: Script, *, timeouts: TimeoutSettings | None = None
+    directory: Path,
+    script: Script,
+    *,
+    timeouts: TimeoutSettings | None = None,
+    tcp: bool = False,
+    max_connections: int = 2048,
 ) -> AsyncIterator[Upstream]:
-    """A pool on the scripted upstream."""
+    """A pool on the scripted upstream. `tcp`: on a port, not on a Unix socket."""
     numbers = iter(range(10**6))
 
     async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -38,8 +43,14 @@ async def scripted(
             writer.transport.abort()
 
     path = directory / "upstream.sock"
-    server = await asyncio.start_unix_server(accept, path)
-    upstream = Upstream(f"unix:{path}", timeouts=timeouts or TimeoutSettings(connect=2, first_byte=5, idle=5, total=20))
+    if tcp:
+        server = await asyncio.start_server(accept, "127.0.0.1", 0)
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    else:
+        server = await asyncio.start_unix_server(accept, path)
+        url = f"unix:{path}"
+    timeouts = timeouts or TimeoutSettings(connect=2, first_byte=5, idle=5, total=20)
+    upstream = Upstream(url, timeouts=timeouts, max_connections=max_connections)
     try:
         yield upstream
     finally:

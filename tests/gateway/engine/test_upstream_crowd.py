@@ -138,15 +138,17 @@ class Crowd:
 
 
 @settings(deadline=None, suppress_health_check=list(HealthCheck))
-@given(plans=st.lists(PLANS, min_size=1, max_size=16), warm=st.booleans())
-def test_everybody_gets_their_own_answer_or_an_error_and_nothing_is_left(plans: list[Plan], warm: bool) -> None:
+@given(plans=st.lists(PLANS, min_size=1, max_size=16), warm=st.booleans(), tcp=st.booleans())
+def test_everybody_gets_their_own_answer_or_an_error_and_nothing_is_left(
+    plans: list[Plan], warm: bool, tcp: bool
+) -> None:
     async def run() -> None:
         crowd = Crowd([Plan("whole", "read", False, 1, 0)] * 3 * warm + plans)
         timeouts = TimeoutSettings(connect=4, first_byte=0.2, idle=0.2, total=4)
         with tempfile.TemporaryDirectory(prefix="tl-") as directory:
-            async with scripted(Path(directory), crowd.script):
+            small = {"timeouts": timeouts, "max_connections": 3}
+            async with scripted(Path(directory), crowd.script, tcp=tcp, **small) as upstream:
                 before = len(os.listdir("/proc/self/fd"))
-                upstream = Upstream(f"unix:{directory}/upstream.sock", timeouts=timeouts, max_connections=3)
                 async with asyncio.timeout(20), asyncio.TaskGroup() as group:
                     for number in range(len(crowd.plans)):
                         group.create_task(crowd.ask(upstream, number))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 from pathlib import Path
 
@@ -180,6 +181,21 @@ async def test_an_engine_that_is_not_there_is_unavailable(sockets: Path) -> None
     for url in (f"unix:{sockets}/nobody.sock", "http://127.0.0.1:1"):
         with pytest.raises(Unavailable):
             await Upstream(url, timeouts=TimeoutSettings(connect=1)).send(b"/x", ())
+
+
+async def test_an_engine_that_does_not_accept_is_unavailable_in_time() -> None:
+    with socket.socket() as deaf:
+        deaf.bind(("127.0.0.1", 0))
+        deaf.listen(0)
+        port = deaf.getsockname()[1]
+        with socket.create_connection(("127.0.0.1", port)):  # the one that the kernel takes in its stead
+            upstream = Upstream(f"http://127.0.0.1:{port}", timeouts=TimeoutSettings(connect=0.3))
+            began = asyncio.get_running_loop().time()
+            for _ in range(2):
+                with pytest.raises((EngineTimeout, Unavailable)):
+                    await upstream.send(b"/x", (), seconds=0.3)
+            assert asyncio.get_running_loop().time() - began < 1.5
+            await upstream.aclose()
 
 
 async def test_two_hundred_requests_share_a_small_pool(sockets: Path) -> None:
