@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 export PYTHONDONTWRITEBYTECODE :=
 MODEL := .tuneloop/models/SmolLM2-135M-Instruct
 
-.PHONY: setup model demo serve test test-fast check lint types layers format clean
+.PHONY: setup model demo loadtest peers serve test test-fast check lint types layers format clean
 
 setup: $(VENV)/.ready
 $(VENV)/.ready: constraints.txt pyproject.toml
@@ -27,6 +27,14 @@ $(MODEL)/.ready: | $(VENV)/.ready
 
 demo: setup model
 	@$(BIN)/python -m loadtests.demo
+
+# S=steady by default; `make loadtest S=all` runs every scenario (loadtests/README.md).
+S := steady
+loadtest: setup
+	@$(BIN)/python -m loadtests $(S)
+
+peers: setup
+	@$(BIN)/python -m loadtests.peers
 
 serve: setup model
 	@$(BIN)/python -m loadtests.demo serve

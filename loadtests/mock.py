@@ -44,6 +44,9 @@ from loadtests.mock_answers import (
     with_id,
 )
 
+BIG = 200_000
+"""Letters: a longer stream is not made as a whole."""
+
 
 class Engine:
     """What all connections share: the pace, the adapters that were put here, and the places of `--slots`."""
@@ -102,7 +105,7 @@ class Exchange(asyncio.Protocol):
         self.parser = httptools.HttpRequestParser(self)
         self.url = self.request_id = b""
         self.body: list[bytes] = []
-        self.frames: tuple[bytes, ...] = ()
+        self.events: tuple[bytes, ...] = ()
         self.sent = 0
         self.due = 0.0
         self.paused = self.waiting = self.holds = False
@@ -202,30 +205,35 @@ class Exchange(asyncio.Protocol):
         self.transport.write(JSON_HEAD % (200, b"OK", len(raw)) + raw)
 
     def _stream(self, model: str, pace: Pace, chat: bool, usage: bool) -> None:
-        if not pace.itl:
+        if not pace.itl and pace.tokens * pace.width < BIG:
             whole_stream = burst(model, pace, chat=chat, usage=usage)
             self.transport.write(with_id(whole_stream, self.request_id, chat=chat))
             return
-        made = events(model, pace, chat=chat, usage=usage)
-        self.frames = tuple(frame(with_id(event, self.request_id, chat=chat)) for event in made)
+        self.events, self.chat = events(model, pace, chat=chat, usage=usage), chat
         self.sent, self.due, self.itl, self.last = 0, self.loop.time(), pace.itl, pace.tokens
         self.transport.write(STREAM_HEAD)
         self._next()
 
     def _next(self) -> None:
-        """The next token, and when the last is out, the end. The schedule is kept, whatever one write cost."""
-        if self.transport.is_closing():
-            return
-        if self.paused:
-            self.waiting = True
-            return
-        self.transport.write(self.frames[self.sent])
+        """The next token, and when the last is out, the end. The schedule is kept, whatever one write cost; without
+        one, tokens are poured out as fast as they are taken."""
+        while not self.transport.is_closing():
+            if self.paused:
+                self.waiting = True
+                return
+            self.transport.write(self._frame())
+            if self.sent >= self.last:
+                self.transport.write(b"".join(self._frame() for _ in self.events[self.sent :]) + END)
+                return
+            if self.itl:
+                self.due += self.itl
+                self.loop.call_at(self.due, self._next)
+                return
+
+    def _frame(self) -> bytes:
+        event = self.events[self.sent]
         self.sent += 1
-        if self.sent >= self.last:
-            self.transport.write(b"".join(self.frames[self.sent :]) + END)
-            return
-        self.due += self.itl
-        self.loop.call_at(self.due, self._next)
+        return frame(with_id(event, self.request_id, chat=self.chat))
 
 
 async def serve(engine: Engine, *, port: int | None = None, uds: str | None = None) -> None:
