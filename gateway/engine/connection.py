@@ -136,10 +136,10 @@ class Connection(asyncio.Protocol):
             if reply.size > BODY_LIMIT:
                 self.fail(EngineFailed("The engine's answer is longer than the gateway takes."))
             return
-        if reply.size > HIGH_WATER and not self._paused:
+        reply.after_piece()
+        if reply.size > HIGH_WATER and not self._paused:  # nobody took it
             self._paused = True
             self._transport.pause_reading()
-        reply.after_piece()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.lost = True

@@ -132,6 +132,43 @@ def test_any_cut_of_an_answer_is_an_error_after_what_came(loop: Any, wire: Wire,
 
 @both_loops
 @examples
+@given(wire=wires(), cuts=st.lists(st.integers(0, 900), max_size=12), says=st.lists(st.booleans()), data=st.data())
+def test_pouring_gives_what_reading_gives_however_often_the_sink_stops_it(
+    loop: Any, wire: Wire, cuts: list[int], says: list[bool], data: st.DataObject
+) -> None:
+    cut = data.draw(st.integers(wire.head, len(wire.raw)))
+    poured: list[bytes] = []
+    answers = iter(says)
+
+    def sink(piece: bytes) -> bool:
+        assert piece
+        poured.append(piece)
+        return next(answers, True)
+
+    async def ask(upstream: Any) -> EngineFailed | None:
+        reply = await upstream.send(b"/x", ())
+        try:
+            whole = False
+            while not whole:
+                whole = await reply.pour(sink)
+                await asyncio.sleep(0)
+        except EngineFailed as error:
+            return error
+        finally:
+            reply.close()
+        return None
+
+    error = exchange(loop, sliced(wire.raw[:cut], cuts), ask)
+    got = b"".join(poured)
+    assert wire.body.startswith(got)
+    if cut == len(wire.raw) or wire.framing == "end":
+        assert error is None and len(got) == (len(wire.body) if cut == len(wire.raw) else cut - wire.head)
+    else:
+        assert isinstance(error, UpstreamBroken)
+
+
+@both_loops
+@examples
 @given(junk=st.binary(min_size=1, max_size=300), valid=st.booleans())
 def test_nonsense_from_the_engine_is_always_one_of_our_errors(loop: Any, junk: bytes, valid: bool) -> None:
     raw = (b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n" if valid else b"") + b"\x00" + junk

@@ -7,6 +7,8 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import pytest
+
 from tests.gateway.serving.house import until
 from tests.gateway.serving.raw import Client, Wires, body_of, knock, request_of, wired
 from tests.gateway.serving.test_wire import POST, TLS, ask, chunked, get, other
@@ -103,6 +105,7 @@ async def test_patience_is_for_who_is_served() -> None:
         assert (await client.answer()).status == 200
 
 
+@pytest.mark.processes  # for its four seconds, not for its processes
 async def test_who_is_refused_and_neither_stops_sending_nor_reads_is_let_go() -> None:
     async with impatient() as wires, knock(wires.house, receive=4096) as client, asyncio.TaskGroup() as group:
         client.send(ask(POST, b"content-length: 99999999999", sized=False, body=b""))
