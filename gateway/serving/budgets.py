@@ -23,6 +23,8 @@ from gateway.snapshot import Current, Snapshot
 log = logging.getLogger("gateway.budgets")
 
 ROUND_SECONDS = 1.0
+FIRST_SECONDS = 0.05
+"""Until there is a picture: whoever has used a budget up should not get a second of grace from each start."""
 
 Settle = Callable[[Mapping[tuple[str, date], int], Sequence[str], date], Awaitable[Mapping[str, tuple[int, int]]]]
 """Adds up what accounts used on days; returns what the named accounts used today and this month, where they used any.
@@ -42,7 +44,7 @@ class Budgets:
         """A round each second, until cancelled."""
         while True:
             await self.round()
-            await asyncio.sleep(ROUND_SECONDS)
+            await asyncio.sleep(ROUND_SECONDS if self._current.snapshot.version else FIRST_SECONDS)
 
     async def flush(self, seconds: float) -> None:
         """Write what is left, in so many seconds at most. Call it after the last request has been settled."""

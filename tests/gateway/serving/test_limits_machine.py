@@ -178,7 +178,7 @@ class TwoWorkers(RuleBasedStateMachine):
             for account in running.accounts:
                 account.settle(self.now, self.day, running.tokens, used)
 
-    @rule(eighths=st.integers(0, 500))
+    @rule(eighths=st.integers(0, 100))
     def wait(self, eighths: int) -> None:
         self.clock.move(eighths / 8)
 
