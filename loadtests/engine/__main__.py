@@ -9,7 +9,7 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
-from loadtests.engine import swap
+from loadtests.engine import pair, swap
 from loadtests.engine.stage import MODEL
 
 
@@ -24,6 +24,15 @@ def main(arguments: list[str] | None = None) -> int:
     swapping.add_argument("--streams", type=int, nargs="+", default=[0, 8, 24], help="of another tenant")
     swapping.add_argument("--rounds", type=int, default=5)
     swapping.set_defaults(measure=_swap)
+    pairing = commands.add_parser("pair", help=(pair.__doc__ or "").splitlines()[0])
+    pairing.add_argument("--adapters", type=int, nargs="+", default=[1, 4])
+    pairing.add_argument("--rounds", type=int, default=6)
+    pairing.add_argument("--requests", type=int, default=32, help="in one run")
+    pairing.add_argument("--at-once", type=int, default=8)
+    pairing.add_argument("--tokens", type=int, nargs=2, default=[32, 32], metavar=("IN", "OUT"))
+    pairing.add_argument("--rate", type=float, default=3.0, help="of the requests at random, a second")
+    pairing.add_argument("--apart", action="store_true", help="one way after the other (default: both at once)")
+    pairing.set_defaults(measure=_pair)
     told = parser.parse_args(arguments)
     table, figures = told.measure(told)
     print(table)
@@ -35,6 +44,14 @@ def main(arguments: list[str] | None = None) -> int:
 def _swap(told: argparse.Namespace) -> tuple[str, object]:
     found = swap.run(told.home, told.model, sizes=told.streams, rounds=told.rounds, say=_say)
     return swap.table(found), [asdict(one) for one in found]
+
+
+def _pair(told: argparse.Namespace) -> tuple[str, object]:
+    closed = pair.Load(told.requests, told.at_once, *told.tokens)
+    coming = pair.Load(3 * told.requests, told.at_once, told.tokens[0], 2, rate=told.rate)
+    loads, rounds = {"closed": closed, "open": coming}, told.rounds
+    found = pair.run(told.home, told.model, loads, adapters=told.adapters, rounds=rounds, apart=told.apart, say=_say)
+    return pair.table(found), [asdict(one) for one in found]
 
 
 def _say(sentence: str) -> None:
