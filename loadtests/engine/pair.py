@@ -193,7 +193,7 @@ def _answer(asked: IO[str], told: IO[str], arguments: list[str], log: str) -> di
 
 
 def table(found: list[Run]) -> str:
-    """Markdown: medians over the rounds, first tokens of all of them, and by how much the pairs differ in the median."""
+    """Markdown: medians over the rounds, first tokens of all of them, and what the pairs differ by in the median."""
     lines = [
         "| adapters | way | output tokens/s | median TPOT, ms | p99 ITL, ms | TTFT at random, ms: median / p90 |",
         "|---|---|---|---|---|---|",
