@@ -90,6 +90,32 @@ def test_a_damaged_request_is_served_once_or_refused_and_the_next_one_is_served(
     assert not [record for record in caplog.records if record.name == "asyncio" or "defect" in record.message]
 
 
+LENGTHS = [b"Content-Length: 7\r\n", b"content-length: 069\r\n", b"CONTENT-LENGTH: 7\r\n", b"content-length: 7 \r\n"]
+LENGTHS += [b"content-length:69\r\n", b"x-content-length: 7\r\n", b" content-length: 7\r\n", b""]
+
+
+def test_a_request_means_the_same_whole_and_byte_by_byte() -> None:
+    """What comes whole may be known by its head's bytes. What comes in pieces is read by the parser: the judge."""
+    with standing(other=other) as (wires, run):
+
+        @fuzz
+        @given(raw=damaged(), at=st.integers(0, 6), more=st.sampled_from(LENGTHS))
+        def check(raw: bytes, at: int, more: bytes) -> None:
+            lines = raw.split(b"\r\n")
+            raw = b"\r\n".join([*lines[:at], more.removesuffix(b"\r\n"), *lines[at:]]) if at and more else raw
+            told = []
+            for cuts in ([], list(range(1, len(raw)))):
+                wires.engine.bodies.clear()
+                first = run(converse(wires, raw, cuts))[:1]  # what follows the first is a matter of time
+                bodies = [{**body, "cache_salt": None} for body in wires.engine.bodies]
+                told.append((bodies, [(one.status, one.body if one.status != 200 else b"") for one in first]))
+            assert told[0] == told[1]
+
+        for seed in SEEDS:
+            run(converse(wires, seed, []))
+        check()
+
+
 def test_a_damaged_body_is_a_request_or_a_4xx() -> None:
     with standing() as (wires, run):
 
