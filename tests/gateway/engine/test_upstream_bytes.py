@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import tempfile
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
@@ -198,3 +199,61 @@ def test_an_ambiguous_or_endless_head_is_refused(loop: Any, raw: bytes) -> None:
             await (await upstream.send(b"/x", ())).read()
 
     exchange(loop, [raw[i : i + 16_384] for i in range(0, len(raw), 16_384)], ask)
+
+
+_OK, _HINTS = b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 103 Early Hints\r\nlink: <x>\r\n"
+KIN = [
+    *(_OK + b"content-length: %d\r\n\r\n%b" % (size, b"x" * size) for size in (0, 1, 2, 12)),
+    *(_OK + b"x: y\r\nContent-Length: %d\r\n\r\n%b" % (size, b"y" * size) for size in (0, 3)),
+    _HINTS + b"content-length: 0\r\n\r\n" + _OK + b"content-length: 2\r\n\r\nzz",
+    _HINTS + b"\r\n" + _OK + b"x: y\r\ncontent-length: 2\r\n\r\nzz",
+    b"HTTP/1.1 404 Not Found\r\ncontent-length: 2\r\n\r\nno",
+    b"HTTP/1.1 204 No Content\r\n\r\n",
+    _OK + b"content-length: 2\r\ncontent-length: 2\r\n\r\nok",
+    _OK + b"content-length: 2\r\nContent-Length: 1\r\n\r\nok",
+    _OK + b"content-length: 2\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+    _OK + b"transfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+    _OK + b"connection: close\r\ncontent-length: 2\r\n\r\nok",
+    _OK + b"content-length: +2\r\n\r\nok",
+    _OK + b"content-length: 002\r\n\r\nok",
+]
+"""Answers of which one may be taken for another: their heads differ in the length's line, or in little else."""
+
+
+@both_loops
+@examples
+@given(answers=st.lists(st.sampled_from(KIN), min_size=1, max_size=8))
+def test_an_answer_means_the_same_whole_and_byte_by_byte_whatever_came_before_it(
+    loop: Any, answers: list[bytes]
+) -> None:
+    def told(pattern: bytes) -> list[Any]:
+        left = iter(answers)
+
+        async def script(_: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            while True:
+                await take_request(reader)
+                raw = next(left)
+                for piece in re.findall(pattern, raw, re.DOTALL):
+                    if not writer.is_closing():
+                        writer.write(piece)
+                    await asyncio.sleep(0.001 if len(piece) > 1 else 0)
+
+        async def run() -> list[Any]:
+            got: list[Any] = []
+            with tempfile.TemporaryDirectory(prefix="tl-") as directory:
+                async with scripted(Path(directory), script) as upstream:
+                    for _ in answers:
+                        try:
+                            reply = await upstream.send(b"/x", ())
+                            own = [header for header in reply.headers if header[0] != b"content-length"]
+                            got.append((reply.status, own, await reply.read()))
+                        except EngineFailed as error:
+                            got.append(type(error))
+            return got
+
+        with asyncio.Runner(loop_factory=loop) as runner:
+            return list(runner.run(run()))
+
+    by_byte = told(rb".")
+    assert told(rb".+") == by_byte  # each in one piece
+    assert told(rb".+?\r\n\r\n|.+") == by_byte  # each head for itself
