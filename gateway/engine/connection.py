@@ -15,6 +15,7 @@ import httptools
 
 from gateway.engine.reply import Reply
 from gateway.errors import EngineFailed, EngineTimeout, GatewayError, UpstreamBroken
+from gateway.heads import Heads, cut
 
 KEEP_SECONDS = 4.0
 """How long an idle connection is kept. uvicorn, and so vLLM (VLLM_HTTP_TIMEOUT_KEEP_ALIVE), closes its end after 5."""
@@ -36,11 +37,13 @@ BODY_LIMIT = 128 * 1024 * 1024
 
 
 class Pool(Protocol):
-    """What a connection needs of its owner. Times in seconds."""
+    """What a connection needs of its owner. Times in seconds; `soonest` is the least of them."""
 
     first_byte: float
     idle: float
     total: float
+    soonest: float
+    heads: Heads[list[tuple[bytes, bytes]]]
 
     def give(self, connection: Connection) -> None: ...
 
@@ -65,6 +68,7 @@ class Connection(asyncio.Protocol):
         self._writable = True
         self._paused = self._interim = self._in_head = self._to_the_end = self._complete = self._keep = False
         self._bare_bytes = 0
+        self._begins = b""  # what the present answer began with
         self.heard = False  # a byte of the present answer was seen: no retry any more
         self.uses = 0
         self.lost = False
@@ -77,9 +81,9 @@ class Connection(asyncio.Protocol):
         self._headers, self._bare_bytes = [], 0
         self.uses += 1
         now, pool = self._loop.time(), self._pool
-        self._first_by = now + (seconds or pool.first_byte)
-        self._total_by = now + (seconds or pool.total)
-        if self._timer_at > (look := min(self._first_by, self._total_by, now + pool.idle)):
+        self._first_by, self._total_by = now + (seconds or pool.first_byte), now + (seconds or pool.total)
+        look = now + (pool.soonest if seconds is None else min(seconds, pool.soonest))
+        if self._timer_at > look:
             self._arm(look)
         if len(head) + len(body) <= PIECE:
             self._transport.write(head + body)
@@ -109,6 +113,10 @@ class Connection(asyncio.Protocol):
         if reply is None:  # nobody asked
             self.drop()
             return
+        if not self.heard:
+            if self._is_known(data, reply):
+                return
+            self._begins = data
         self.heard = True
         size = reply.size
         try:
@@ -129,6 +137,23 @@ class Connection(asyncio.Protocol):
         else:
             self._bare_bytes = 0
             self._after_piece(reply)
+
+    def _is_known(self, data: bytes, reply: Reply) -> bool:
+        """The usual answer: it came whole, and its head has been read before, but for its length."""
+        found = cut(data)
+        if found is None:
+            return False
+        remains, begin, length = found
+        headers = self._pool.heads.get(remains)
+        if headers is None or len(data) - begin != length:
+            return False
+        self.heard = self._complete = self._keep = True
+        self._in_head = self._to_the_end = False
+        reply.headers, reply.status = headers, 200
+        if length:
+            reply.add(data[begin:])
+        self._finish()
+        return True
 
     def _after_piece(self, reply: Reply) -> None:
         if reply.whole:
@@ -176,6 +201,7 @@ class Connection(asyncio.Protocol):
                 raise ValueError(status)
             self._interim = True
             self._to_the_end, self._headers = True, []
+            self._begins = b""  # the head of something else
             return
         self._in_head = False
         # A body where none may be: whatever comes, it is not ours to tell it from a next answer.
@@ -183,6 +209,13 @@ class Connection(asyncio.Protocol):
         reply.headers = self._headers
         reply.status = status
         reply.wake()
+        begins, self._begins = self._begins, b""
+        if status == 200 and self._keep and begins and self._sized_once() and (found := cut(begins)):
+            self._pool.heads.keep(found[0], self._headers)
+
+    def _sized_once(self) -> bool:
+        names = [name for name, _ in self._headers]
+        return names.count(b"content-length") == 1 and b"transfer-encoding" not in names
 
     def on_body(self, body: bytes) -> None:
         if self._reply is not None and not self._complete:

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from math import inf
 from typing import Protocol
 
+import msgspec
+
 from gateway.engine.base import Headers
 from gateway.errors import GatewayError, UpstreamBroken
 
@@ -23,39 +25,26 @@ class Source(Protocol):
     def fail(self, error: GatewayError) -> None: ...
 
 
-class Reply:
+class Reply(msgspec.Struct):
     """One answer of the engine. See `base.Answer` for the contract; `headers` has lower-case names."""
 
-    __slots__ = (
-        "_connection",
-        "_loop",
-        "_parts",
-        "_sink",
-        "_waiter",
-        "done",
-        "error",
-        "headers",
-        "open_ended",
-        "quiet_since",
-        "size",
-        "status",
-        "whole",
-    )
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, connection: Source) -> None:
-        self._loop = loop
-        self._connection: Source | None = connection
-        self._parts: list[bytes] = []
-        self._waiter: asyncio.Future[None] | None = None
-        self._sink: Callable[[bytes], bool] | None = None
-        self.status = 0  # until the head is complete
-        self.headers: Headers = ()
-        self.size = 0  # bytes in _parts
-        self.whole = False  # `read` was called: nobody wants to hear of single pieces
-        self.done = False
-        self.open_ended = False
-        self.error: GatewayError | None = None
-        self.quiet_since = inf  # when the reader began to wait, or the last byte came; inf: nobody waits
+    _loop: asyncio.AbstractEventLoop
+    _connection: Source | None
+    _parts: list[bytes] = []
+    _waiter: asyncio.Future[None] | None = None
+    _sink: Callable[[bytes], bool] | None = None
+    status: int = 0
+    """0 until the head is complete."""
+    headers: Headers = ()
+    size: int = 0
+    """Bytes in `_parts`."""
+    whole: bool = False
+    """`read` was called: nobody wants to hear of single pieces."""
+    done: bool = False
+    open_ended: bool = False
+    error: GatewayError | None = None
+    quiet_since: float = inf
+    """When the reader began to wait, or the last byte came; inf: nobody waits."""
 
     async def chunk(self) -> bytes:
         """The next piece of the body as it came; b"" at its end."""

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from gateway.engine.connection import Connection
 from gateway.engine.reply import Reply
 from gateway.errors import InvalidRequest, Unavailable, UpstreamBroken
+from gateway.heads import Heads
 from gateway.settings import TimeoutSettings
 
 _FRAMING = frozenset((b"host", b"content-length", b"transfer-encoding", b"connection", b"expect", b"upgrade"))
@@ -36,7 +37,9 @@ class Upstream:
         self._waiters: deque[asyncio.Future[None]] = deque()
         self._closed = False
         self._connect_seconds = timeouts.connect
+        self.heads: Heads[list[tuple[bytes, bytes]]] = Heads()
         self.first_byte, self.idle, self.total = timeouts.first_byte, timeouts.idle, timeouts.total
+        self.soonest = min(self.first_byte, self.idle, self.total)
 
     async def send(
         self,

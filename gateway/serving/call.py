@@ -8,6 +8,7 @@ from http import HTTPStatus
 from typing import Protocol
 from uuid import uuid4
 
+import msgspec
 from uvicorn.protocols.http.flow_control import FlowControl
 
 from gateway.errors import GatewayError
@@ -33,7 +34,7 @@ class Line(Protocol):
     def finished(self, *, keep: bool) -> None: ...
 
 
-class Call:
+class Call(msgspec.Struct):
     """`headers` have lower-case names (of two of one name, the last); `body` is whole. `chunks`: HTTP/1.1, not 1.0.
     `refusal`: what is wrong with it as HTTP, to be answered instead of serving it. `gone`: the client left, and `task`
     was cancelled for it.
@@ -41,19 +42,17 @@ class Call:
     Answer it with `reply`, or with `begin` and then `write` to the `last`. `headers` there are rendered lines.
     """
 
-    __slots__ = ("_begun", "_chunked", "_line", "body", "gone", "headers", "keep", "method", "path", "refusal", "task")
-
-    def __init__(
-        self, line: Line, method: str, path: str, headers: Mapping[bytes, bytes], *, chunks: bool, keep: bool
-    ) -> None:
-        self._line, self.method, self.path, self.headers = line, method, path, headers
-        self.keep = keep
-        self.body = b""
-        self.refusal: GatewayError | None = None
-        self.task: asyncio.Task[None] | None = None
-        self.gone = False
-        self._chunked = chunks
-        self._begun = False
+    _line: Line
+    method: str
+    path: str
+    headers: Mapping[bytes, bytes]
+    chunks: bool
+    keep: bool
+    body: bytes = b""
+    refusal: GatewayError | None = None
+    task: asyncio.Task[None] | None = None
+    gone: bool = False
+    _begun: bool = False
 
     def reply(self, body: bytes, headers: bytes, status: int = 200) -> None:
         """The whole answer, at once."""
@@ -71,16 +70,16 @@ class Call:
 
     def begin(self, headers: bytes) -> None:
         """The head of an answer whose length is not known yet."""
-        if not self._chunked:
+        if not self.chunks:
             self.keep = False  # HTTP/1.0: the end of the connection is the end of the answer
         self._begun = True
-        framing = b"transfer-encoding: chunked\r\n" if self._chunked else b""
+        framing = b"transfer-encoding: chunked\r\n" if self.chunks else b""
         close = b"" if self.keep else b"connection: close\r\n"
         self._line.write(b"%b%b%b%b%b\r\n" % (_OK, self._line.date, headers, framing, close))
 
     def write(self, piece: bytes, *, last: bool = False) -> None:
         """A piece of the answer begun. Not empty, unless it is the last."""
-        if self._chunked:
+        if self.chunks:
             piece = (b"%x\r\n%b\r\n" % (len(piece), piece) if piece else b"") + (b"0\r\n\r\n" if last else b"")
         self._line.write(piece)
         if last:
@@ -99,7 +98,7 @@ class Call:
         """Say something that means nothing: who has left answers it with a reset."""
         if self._begun:
             self.write(b":\n\n")  # a comment between two events
-        elif self._chunked:
+        elif self.chunks:
             self._line.write(CONTINUE)
 
     def leave(self) -> None:

@@ -16,6 +16,7 @@ from typing import Protocol
 from gateway.domain import Inference, Reason
 from gateway.engine.base import Engine
 from gateway.errors import EngineTimeout, GatewayError, InvalidRequest, MethodNotAllowed, Unavailable
+from gateway.heads import Heads
 from gateway.identity import new_inference_id
 from gateway.serving import catalogue
 from gateway.serving.admission import Admission
@@ -96,6 +97,7 @@ class Door:
         self._episodes = episodes if episodes is not None else Episodes()
         self._keeper = Doorkeeper()
         self.fronts: set[Front] = set()
+        self.heads: Heads[tuple[str, Mapping[bytes, bytes]]] = Heads()
         self.max_body = max_body_bytes
         self.head_seconds, self.body_seconds, self.stall_seconds = head_seconds, body_seconds, timeouts.idle
         self.running = self.draining = False

@@ -21,6 +21,7 @@ from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 from uvicorn.server import ServerState
 
 from gateway.errors import GatewayError, InvalidRequest, RequestTimeout
+from gateway.heads import Heads, cut
 from gateway.serving.call import CONTINUE, Call, rendered
 from gateway.serving.cycle import Cycles
 from gateway.serving.head import (
@@ -65,6 +66,7 @@ class Desk(Protocol):
     """What a connection needs of the door."""
 
     max_body: int
+    heads: Heads[tuple[str, Mapping[bytes, bytes]]]
     head_seconds: float
     body_seconds: float
     stall_seconds: float
@@ -108,7 +110,7 @@ class Front(asyncio.Protocol):
         self._half = False  # the client sends no more
         self._since = self._loop.time()  # of the present silence or message
         self._head_bytes = self._size = self._unsent = 0
-        self._url = self._method = b""
+        self._url = self._method = self._begins = b""
         self._headers: list[tuple[bytes, bytes]] = []
         self._parts: list[bytes] = []
 
@@ -164,7 +166,9 @@ class Front(asyncio.Protocol):
         if self._closing:
             return
         if not self._in_message:
-            self._since, self._head_bytes = self._loop.time(), 0
+            if self._is_known(data):
+                return
+            self._since, self._head_bytes, self._begins = self._loop.time(), 0, data
             self._in_head = self._in_message = True
         if self._in_head:
             self._head_bytes += len(data)
@@ -182,6 +186,19 @@ class Front(asyncio.Protocol):
         if self._in_head and self._head_bytes > HEAD_LIMIT:
             self._reject(head_too_large())
 
+    def _is_known(self, data: bytes) -> bool:
+        """The usual request: it came whole, and its head has been read before, but for its length."""
+        found = cut(data)
+        if found is None:
+            return False
+        remains, begin, length = found
+        head = self.door.heads.get(remains)
+        if head is None or len(data) - begin != length or length > self.door.max_body:
+            return False
+        self._since, self._size = self._loop.time(), length
+        self._line_up(Call(self, "POST", head[0], head[1], True, True, data[begin:]))
+        return True
+
     # The parser's callbacks.
 
     def on_message_begin(self) -> None:
@@ -198,36 +215,42 @@ class Front(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         self._in_head, self._reading = False, None
+        begins, self._begins = self._begins, b""  # it tells of the first head in it only
         parser, url, listed = self._parser, self._url, self._headers
         if self._head_bytes > HEAD_LIMIT:
             check_size(url, listed)
         self._method = method = parser.get_method()
         headers, keep, modern = dict(listed), parser.should_keep_alive(), True
-        usual = keep and b"connection" not in headers and b"transfer-encoding" not in headers  # so it is HTTP/1.1
-        if not usual or len(headers) != len(listed) or method == b"CONNECT":
+        usual = keep and b"transfer-encoding" not in headers and len(headers) == len(listed) and method != b"CONNECT"
+        if not usual or b"connection" in headers:  # without a word of it, a connection that is kept is HTTP/1.1's
             version = parser.get_http_version()
             check(method, version, listed)
             modern = version == "1.1"
             if parser.should_upgrade():
                 return  # `data_received` reads it again
+            usual = usual and modern and headers[b"connection"].lower() == b"keep-alive"
         keep = keep and modern  # HTTP/1.0 never keeps a connection here
         path = _KNOWN.get(url) or path_of(url)
         if self.door.handles(path):
-            self._call(Call(self, method.decode(), path, headers, chunks=modern, keep=keep))
+            self._call(Call(self, method.decode(), path, headers, modern, keep), begins if usual else b"")
         else:
             self._reading = self._cycles.make(method.decode(), path, url, listed, modern=modern, keep=keep)
             self._line_up(self._reading)
 
-    def _call(self, call: Call) -> None:
-        """The head of a call is here: say at once what its body cannot change."""
+    def _call(self, call: Call, begins: bytes) -> None:
+        """The head of a call is here: say at once what its body cannot change. `begins`: its bytes, if it is usual."""
         self._reading, headers = call, call.headers
         kind, length = headers.get(b"content-type"), headers.get(b"content-length")
         if kind != b"application/json" and kind is not None and call.method == "POST":
             call.refusal = not_json(kind)
         if length is not None and len(length) > 6 and int(length) > self.door.max_body * DISCARDED:
             self._refuse_unread(call, body_too_large(self.door.max_body))
-        elif b"expect" in headers and headers[b"expect"].lower() == b"100-continue" and self._turn is None:
-            self._transport.write(CONTINUE)
+        elif b"expect" in headers:
+            if headers[b"expect"].lower() == b"100-continue" and self._turn is None:
+                self._transport.write(CONTINUE)
+        elif begins and call.method == "POST" and call.refusal is None and (found := cut(begins)):
+            # One name once each (`usual`), and one of them the length: the next one like it needs no parser.
+            self.door.heads.keep(found[0], (call.path, headers))
 
     def on_body(self, body: bytes) -> None:
         call, self._size = self._reading, self._size + len(body)

@@ -31,8 +31,6 @@ from gateway.telemetry.counts import Attributes, Buckets, Family, Reading
 from gateway.telemetry.events import Events
 from gateway.telemetry.traces import Spans, Trace, Value, begin
 
-LAG_SECONDS = 0.1
-
 
 class TelemetrySettings(Protocol):
     """`otlp_signals`: those of "traces", "metrics" and "logs" for which OTEL_EXPORTER_OTLP_* names an endpoint."""
@@ -204,12 +202,15 @@ class Telemetry:
         self._readings.append(Reading(name, read, counter=counter))
 
     async def run(self) -> None:
-        """Look ten times a second how late the event loop is, until cancelled."""
+        """Look ten times a second how late the event loop is, and count once a second, until cancelled."""
         lag, now = self._families.lag.series({}), asyncio.get_running_loop().time
         while True:
-            due = now() + LAG_SECONDS
-            await asyncio.sleep(LAG_SECONDS)
-            lag.record(max(0.0, now() - due))
+            for _ in range(10):
+                due = now() + 0.1
+                await asyncio.sleep(0.1)
+                lag.record(max(0.0, now() - due))
+            for family in self._families.all():
+                family.fold()
 
     def metrics_text(self) -> bytes:
         """What Prometheus reads, in its text format."""
