@@ -65,13 +65,11 @@ class Connection(asyncio.Protocol):
         self._timer_at = inf
         self._first_by = self._total_by = inf
         self._idle_since = 0.0
-        self._writable = True
+        self._writable, self.lost = True, False
         self._paused = self._interim = self._in_head = self._to_the_end = self._complete = self._keep = False
-        self._bare_bytes = 0
+        self._bare_bytes = self.uses = 0
         self._begins = b""  # what the present answer began with
         self.heard = False  # a byte of the present answer was seen: no retry any more
-        self.uses = 0
-        self.lost = False
 
     def start(self, head: bytes, body: bytes, *, seconds: float | None) -> Reply:
         """Begin an exchange; the caller waits for the reply's `status` (or `error`)."""

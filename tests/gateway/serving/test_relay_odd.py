@@ -20,7 +20,7 @@ REQUESTS: dict[bytes, dict[str, Any]] = {
     b"/v1/messages": {"messages": [{"role": "user", "content": "x"}], "max_tokens": 5},
     b"/v1/embeddings": {"input": "x"},
 }
-SECRET = "/root/secret/path 10.0.0.7:9999"
+SECRET = "/srv/secret/path 10.0.0.7:9999"
 DEEP = b'{"error":' * 50_000
 BODIES = st.sampled_from(
     [
