@@ -62,8 +62,7 @@ class Connection(asyncio.Protocol):
         self._headers: list[tuple[bytes, bytes]] = []
         self._rest = memoryview(b"")  # what is still to be written of the request
         self._timer: asyncio.TimerHandle | None = None
-        self._timer_at = inf
-        self._first_by = self._total_by = inf
+        self._timer_at = self._first_by = self._total_by = inf
         self._idle_since = 0.0
         self._writable, self.lost = True, False
         self._paused = self._interim = self._in_head = self._to_the_end = self._complete = self._keep = False
