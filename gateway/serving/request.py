@@ -15,6 +15,7 @@ from gateway.errors import InvalidRequest
 from gateway.serving.checks import missing, unsupported, wrong_type
 from gateway.serving.endpoints import CHAT_COMPLETIONS, COMPLETIONS, ENDPOINTS, Endpoint
 from gateway.serving.fields import REFUSED, SCALARS
+from gateway.serving.plain import plain_chat
 from gateway.serving.sse import Events
 
 __all__ = ["CHAT_COMPLETIONS", "COMPLETIONS", "ENDPOINTS", "Endpoint", "Request", "parse"]
@@ -70,6 +71,8 @@ class Request(msgspec.Struct):
 
 def parse(raw: bytes, endpoint: Endpoint) -> Request:
     """Read and check a body. Raises `InvalidRequest`."""
+    if endpoint is CHAT_COMPLETIONS and (chat := plain_chat(raw)) is not None:
+        return _plain(chat)
     body = _object(raw)
     fields: dict[str, Any] = {}
     known = endpoint.fields
@@ -89,6 +92,16 @@ def parse(raw: bytes, endpoint: Endpoint) -> Request:
     wants_usage = endpoint.complete(fields, stream)
     user, tier = endpoint.user(body), body.get("service_tier")
     return Request(endpoint, fields.pop("model"), stream, wants_usage, user, tier, fields)
+
+
+def _plain(fields: dict[str, Any]) -> Request:
+    """A plain chat's request. What is dropped is dropped, and what the gateway adds is added, as below."""
+    labels = [fields.pop(name, None) for name in ("safety_identifier", "user", "prompt_cache_key")]
+    stream = fields.get("stream", False)
+    if stream:
+        fields["stream_options"] = {"include_usage": True}
+    user = labels[0] or labels[1] or labels[2] or None
+    return Request(CHAT_COMPLETIONS, fields.pop("model"), stream, False, user, None, fields)
 
 
 def _object(raw: bytes) -> dict[str, Any]:
