@@ -12,7 +12,7 @@ from loadtests import plot, report
 from loadtests.asks import Address
 from loadtests.crew import CrewFailed
 from loadtests.descriptors import raise_limit
-from loadtests.installation import Installation, LoadTestFailed, installed
+from loadtests.installation import Installation, LoadTestFailed, end_on_sigterm, installed
 from loadtests.progress import Progress
 from loadtests.samples import Objective
 from loadtests.stage import Knobs, Outcome, Stage
@@ -28,6 +28,7 @@ def scenario(name: str) -> ModuleType:
 def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     raise_limit()
+    end_on_sigterm()
     names = SCENARIOS if options.scenario == "all" else (options.scenario,)
     held = True
     for name in names:

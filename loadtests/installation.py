@@ -159,6 +159,11 @@ def _tail(log: Path) -> str:
     return log.read_text(errors="replace")[-2000:]
 
 
+def end_on_sigterm() -> None:
+    """SIGTERM unwinds the program as Ctrl-C does: what it started runs in sessions of their own and would stay."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+
+
 def free_port() -> int:
     """A TCP port that nobody uses now."""
     with socket.socket() as probe:

@@ -23,7 +23,7 @@ from loadtests import crew, report
 from loadtests.asks import Ask, chat
 from loadtests.crew import CrewFailed
 from loadtests.descriptors import raise_limit
-from loadtests.installation import Installation, LoadTestFailed, Setup, installed
+from loadtests.installation import Installation, LoadTestFailed, Setup, end_on_sigterm, installed
 from loadtests.meter import Meter
 from loadtests.progress import Progress
 from loadtests.quota import limited
@@ -98,6 +98,7 @@ def _connections(pid: int, port: int) -> int:
 def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     raise_limit()
+    end_on_sigterm()
     say = Progress("workers")
     counts = [int(word) for word in options.counts.split(",")]
     figures = []

@@ -12,7 +12,7 @@ from pathlib import Path
 from loadtests import report
 from loadtests.crew import CrewFailed, Say
 from loadtests.descriptors import raise_limit
-from loadtests.installation import LoadTestFailed
+from loadtests.installation import LoadTestFailed, end_on_sigterm
 from loadtests.peers import bench
 from loadtests.peers.bench import KINDS, OPEN, UNARY_1, UNARY_32, Figure, Kind
 from loadtests.peers.programs import PEERS
@@ -32,6 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"unknown: {', '.join(sorted(unknown))}; known are {', '.join(NAMES)}", file=sys.stderr)
         return 2
     raise_limit()
+    end_on_sigterm()
     say = Progress("peers")
     try:
         with (
