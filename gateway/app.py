@@ -140,12 +140,7 @@ class App:
             )
             limiter, admission = Limiter(self.ledger), Admission(clock=self.loop.time)
             budgets = Budgets(limiter, current, partial(usage.settle, database))
-
-            def spare(tenant: Tenant, adapter: str | None) -> Ticket | None:
-                return admission.enter_now(tenant, adapter, Priority.SHADOW)
-
-            self._shadows = shadows = Shadows(engine, residency, recorder, telemetry=self.telemetry, enter=spare)
-            residency.places.on_yield = shadows.give_way
+            self._shadows = shadows = self._mirrors(engine, residency, recorder, admission)
             self.door = Door(
                 current,
                 engine,
@@ -169,6 +164,16 @@ class App:
             await recorder.drain(settings.drain_seconds)
             await budgets.flush(settings.drain_seconds)
         await asyncio.to_thread(self.telemetry.shutdown)
+
+    def _mirrors(self, engine: HttpEngine, residency: Residency, recorder: Recorder, admission: Admission) -> Shadows:
+        """Who answers a second time: with what nobody else wants of the engine."""
+
+        def spare(tenant: Tenant, adapter: str | None) -> Ticket | None:
+            return admission.enter_now(tenant, adapter, Priority.SHADOW)
+
+        shadows = Shadows(engine, residency, recorder, telemetry=self.telemetry, enter=spare)
+        residency.places.on_yield = shadows.give_way
+        return shadows
 
     def _loops_of_the_snapshot(
         self, url: str, database: Database, residency: Residency, admission: Admission

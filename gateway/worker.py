@@ -26,6 +26,7 @@ from gateway.serving.ledger import Ledger
 from gateway.telemetry import configure_logging
 
 PR_SET_PDEATHSIG = 1
+BACKLOG = 2048
 NOTICE_SECONDS = 0.5
 """Between failing readiness and closing the door: what a load balancer on the same host needs to look away."""
 
@@ -58,6 +59,7 @@ def main(descriptor: int, ledger: int, index: int) -> None:
         access_log=False,
         log_config=None,
         server_header=False,
+        backlog=BACKLOG,
         timeout_graceful_shutdown=int(settings.drain_seconds),
     )
     _Server(config).run(sockets=[socket.socket(fileno=descriptor)])

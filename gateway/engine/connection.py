@@ -73,9 +73,7 @@ class Connection(asyncio.Protocol):
     def start(self, head: bytes, body: bytes, *, seconds: float | None) -> Reply:
         """Begin an exchange; the caller waits for the reply's `status` (or `error`)."""
         self._reply = reply = Reply(self._loop, self)
-        self.heard = self._complete = self._interim = False
-        self._in_head = self._to_the_end = True  # a body without a size ends with the connection
-        self._headers, self._bare_bytes = [], 0
+        self.heard = False
         self.uses += 1
         now, pool = self._loop.time(), self._pool
         self._first_by, self._total_by = now + (seconds or pool.first_byte), now + (seconds or pool.total)
@@ -113,7 +111,9 @@ class Connection(asyncio.Protocol):
         if not self.heard:
             if self._is_known(data, reply):
                 return
-            self._begins = data
+            self._begins, self._headers, self._bare_bytes = data, [], 0
+            self._complete = self._interim = False
+            self._in_head = self._to_the_end = True  # a body without a size ends with the connection
         self.heard = True
         size = reply.size
         try:

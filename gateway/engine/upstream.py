@@ -17,6 +17,8 @@ from gateway.errors import InvalidRequest, Unavailable, UpstreamBroken
 from gateway.heads import Heads
 from gateway.settings import TimeoutSettings
 
+MOST_CONNECTIONS = 5000
+"""More than admission (serving/turns.py) lets through, so that nobody waits twice."""
 _FRAMING = frozenset((b"host", b"content-length", b"transfer-encoding", b"connection", b"expect", b"upgrade"))
 
 
@@ -27,7 +29,7 @@ class Upstream:
     `Unavailable`.
     """
 
-    def __init__(self, url: str, *, timeouts: TimeoutSettings, max_connections: int = 2048) -> None:
+    def __init__(self, url: str, *, timeouts: TimeoutSettings, max_connections: int = MOST_CONNECTIONS) -> None:
         self._unix, self._host, self._port = parse_url(url)
         self._host_header = b"engine" if self._unix else f"{self._host}:{self._port}".encode()
         self._max = max_connections

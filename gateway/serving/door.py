@@ -11,6 +11,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from typing import Protocol
 
 from gateway.domain import Inference, Reason
@@ -137,7 +138,7 @@ class Door:
             self._models(call)
             return
         self.open += 1
-        exchange = Exchange(self._current.snapshot, endpoint, call, self._clock())
+        exchange = Exchange(self._current.snapshot, endpoint, call, self._clock(), datetime.now(UTC))
         try:
             await self._serve(exchange)
         except GatewayError as error:

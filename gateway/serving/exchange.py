@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime
+from datetime import datetime
 
 import msgspec
 
@@ -25,10 +25,6 @@ MOST_KEPT = 256 * 1024
 """Bytes of a prompt, and of an answer as it came, beyond which a tenant's content is not kept."""
 
 
-def _now() -> datetime:
-    return datetime.now(UTC)
-
-
 class Exchange(msgspec.Struct):
     """`snapshot` is taken once, here. `began` and all other moments are the door's clock, in seconds; `waited` is the
     time spent on the engine until the first byte could leave, so that the rest is the gateway's own.
@@ -38,7 +34,7 @@ class Exchange(msgspec.Struct):
     endpoint: Endpoint
     call: Call
     began: float
-    created_at: datetime = msgspec.field(default_factory=_now)
+    created_at: datetime
     tenant: Tenant | None = None
     key: ApiKey | None = None
     id: str = ""

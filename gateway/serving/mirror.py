@@ -4,9 +4,10 @@ asked, and what is remembered of its answer. Bytes and nouns in, a record out; i
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Protocol
+
+from msgspec.structs import replace
 
 from adapters.ref import AdapterRef
 from gateway.domain import BASE, SHADOW, Alias, ApiKey, Assignment, Inference, Reason, Shadow, Tenant
@@ -115,9 +116,8 @@ def comparable(exchange: Ended, candidate: AdapterRef | None) -> bool:
 
 def unary(request: Request) -> Request:
     """The same request for an answer in one piece."""
-    return replace(
-        request, stream=False, fields={name: value for name, value in request.fields.items() if name not in _STREAMING}
-    )
+    fields = {name: value for name, value in request.fields.items() if name not in _STREAMING}
+    return replace(request, stream=False, fields=fields, sampling=None)
 
 
 def _row(exchange: Ended, request: Request, shadow: Shadow) -> Inference:

@@ -38,6 +38,8 @@ class Request(msgspec.Struct):
     targeting: str | None
     tier: str | None
     fields: dict[str, Any]
+    sampling: dict[str, Any] | None = None
+    """`params`, where they are known already."""
 
     def body(self, engine_model: str, salt: str, inference_id: str = "") -> bytes:
         """The engine's body. `inference_id` (bare) is for engines that do not take it from a header."""
@@ -50,6 +52,8 @@ class Request(msgspec.Struct):
 
     def params(self) -> dict[str, Any]:
         """The sampling parameters, to remember: numbers, switches and short words; never text of the client's."""
+        if self.sampling is not None:
+            return self.sampling
         found = {name: value for name, value in self.fields.items() if name in SCALARS}
         choice = self.fields.get("tool_choice")
         if type(choice) is str:
@@ -96,12 +100,20 @@ def parse(raw: bytes, endpoint: Endpoint) -> Request:
 
 def _plain(fields: dict[str, Any]) -> Request:
     """A plain chat's request. What is dropped is dropped, and what the gateway adds is added, as below."""
-    labels = [fields.pop(name, None) for name in ("safety_identifier", "user", "prompt_cache_key")]
+    user = None
+    if not _LABELS.isdisjoint(fields):
+        labels = [fields.pop(name, None) for name in ("safety_identifier", "user", "prompt_cache_key")]
+        user = labels[0] or labels[1] or labels[2] or None
+    model = fields.pop("model")
+    sampling = fields.copy()  # what else may be in a plain chat is a parameter of the sampling
+    del sampling["messages"]
     stream = fields.get("stream", False)
     if stream:
         fields["stream_options"] = {"include_usage": True}
-    user = labels[0] or labels[1] or labels[2] or None
-    return Request(CHAT_COMPLETIONS, fields.pop("model"), stream, False, user, None, fields)
+    return Request(CHAT_COMPLETIONS, model, stream, False, user, None, fields, sampling)
+
+
+_LABELS = frozenset(("safety_identifier", "user", "prompt_cache_key"))
 
 
 def _object(raw: bytes) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from gateway.serving.fair import Flow, Lane, Waiter
 from gateway.serving.slots import Slot, Slots
 from gateway.serving.urgency import Priority
 
-UNKNOWN_CAPACITY = 2048
+UNKNOWN_CAPACITY = 4096
 """For an engine that does not say how much it takes at once: it has a queue of its own. We open no more connections."""
 LEAST_QUEUE = 64
 PATIENCE = 8

@@ -139,6 +139,7 @@ class House:
     records: Kept
     engine_url: str
     http: httpx.AsyncClient
+    admission: Admission
 
     def client(self, key: str = ACME, **more: Any) -> openai.AsyncOpenAI:
         return openai.AsyncOpenAI(
@@ -213,7 +214,8 @@ async def open_house(
             async with _served(door, there, shadows, other) as address:
                 if ready:
                     await until(lambda: there.ready)
-                yield House(address, current, there, door, shadows, shelf_, telemetry, spans, records, url, http)
+                rooms = (current, there, door, shadows, shelf_, telemetry, spans, records)
+                yield House(address, *rooms, url, http, admission)
             await engine.aclose()
             telemetry.shutdown()
 

@@ -160,7 +160,7 @@ async def test_more_room_lets_those_in_who_wait() -> None:
 
 def test_an_engine_that_says_nothing_is_given_what_comes() -> None:
     one = Admission(clock=time.monotonic)
-    assert len([enter(one, ACME, f"acme/a@{n}") for n in range(1, 2049)]) == 2048
+    assert len([enter(one, ACME, f"acme/a@{n}") for n in range(1, 4097)]) == 4096
     assert one.enter_now(ACME, None, NORMAL) is None
 
 
@@ -169,7 +169,7 @@ def test_workers_share_the_places_of_an_engine_and_leave_none_empty() -> None:
     assert room(status, workers=1) == (136, 4)
     assert room(status, workers=3) == (46, 4)
     assert 3 * room(status, workers=3)[0] >= 128
-    assert room(EngineStatus("boot", MODEL, plugin=False), workers=4) == (2048, 0)
+    assert room(EngineStatus("boot", MODEL, plugin=False), workers=4) == (4096, 0)
 
 
 def test_workers_leave_each_other_the_slots_that_are_in_use() -> None:
