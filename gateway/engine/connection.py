@@ -131,6 +131,8 @@ class Connection(asyncio.Protocol):
             if self._bare_bytes > HEAD_LIMIT:
                 broken = UpstreamBroken if reply.status else EngineFailed
                 self.fail(broken("The engine's answer has an endless head or endless framing."))
+        elif reply.sink is not None and not self._bare_bytes:
+            reply.pass_on()
         else:
             self._bare_bytes = 0
             self._after_piece(reply)
@@ -148,7 +150,8 @@ class Connection(asyncio.Protocol):
         self._in_head = self._to_the_end = False
         reply.headers, reply.status = headers, 200
         if length:
-            reply.add(data[begin:])
+            reply.parts.append(data[begin:])
+            reply.size = length
         self._finish()
         return True
 
@@ -158,7 +161,10 @@ class Connection(asyncio.Protocol):
             if reply.size > BODY_LIMIT:
                 self.fail(EngineFailed("The engine's answer is longer than the gateway takes."))
             return
-        reply.after_piece()
+        if reply.sink is not None:
+            reply.pass_on()
+        else:
+            reply.wake()
         if reply.size > HIGH_WATER and not self._paused:  # nobody took it
             self._paused = True
             self._transport.pause_reading()
@@ -215,9 +221,11 @@ class Connection(asyncio.Protocol):
         return names.count(b"content-length") == 1 and b"transfer-encoding" not in names
 
     def on_body(self, body: bytes) -> None:
-        if self._reply is not None and not self._complete:
+        reply = self._reply
+        if reply is not None and not self._complete:
             self._first_by = inf
-            self._reply.add(body)
+            reply.parts.append(body)
+            reply.size += len(body)
 
     def on_message_complete(self) -> None:
         if self._interim:

@@ -30,14 +30,16 @@ class Reply(msgspec.Struct):
 
     _loop: asyncio.AbstractEventLoop
     _connection: Source | None
-    _parts: list[bytes] = []
+    parts: list[bytes] = []
+    """Of the body, not yet taken. The connection adds to them."""
     _waiter: asyncio.Future[None] | None = None
-    _sink: Callable[[bytes], bool] | None = None
+    sink: Callable[[bytes], bool] | None = None
+    """Who takes the pieces as they come, if somebody does."""
     status: int = 0
     """0 until the head is complete."""
     headers: Headers = ()
     size: int = 0
-    """Bytes in `_parts`."""
+    """Bytes in `parts`."""
     whole: bool = False
     """`read` was called: nobody wants to hear of single pieces."""
     done: bool = False
@@ -48,13 +50,13 @@ class Reply(msgspec.Struct):
 
     async def chunk(self) -> bytes:
         """The next piece of the body as it came; b"" at its end."""
-        while not self._parts:
+        while not self.parts:
             if self.error is not None:
                 raise self.error
             if self.done:
                 return b""
             await self.wait()
-        parts, self._parts, self.size = self._parts, [], 0
+        parts, self.parts, self.size = self.parts, [], 0
         if self._connection is not None:
             self._connection.resume()
         return parts[0] if len(parts) == 1 else b"".join(parts)
@@ -66,29 +68,29 @@ class Reply(msgspec.Struct):
         between is kept, and beyond HIGH_WATER not read. Raises as `chunk` does. `sink` must not raise.
         """
         while True:
-            if self._parts and not sink(await self.chunk()):
+            if self.parts and not sink(await self.chunk()):
                 return False
             if self.error is not None:
                 raise self.error
             if self.done:
                 return True
-            self._sink = sink
+            self.sink = sink
             try:
                 await self.wait()
             finally:
-                open_still, self._sink = self._sink is not None, None
+                open_still, self.sink = self.sink is not None, None
             if not open_still:
                 return False
 
-    def after_piece(self) -> None:
-        """Called by the connection when it has added what came: pass it on, or wake who waits."""
-        if self._sink is None:
-            self.wake()
-            return
-        parts, self._parts, self.size = self._parts, [], 0
+    def pass_on(self) -> None:
+        """Called by the connection when more came while a sink is there."""
+        parts = self.parts
+        piece = parts[0] if len(parts) == 1 else b"".join(parts)
+        parts.clear()
+        self.size = 0
         self.quiet_since = self._loop.time()
-        if not self._sink(parts[0] if len(parts) == 1 else b"".join(parts)):
-            self._sink = None
+        if self.sink is not None and not self.sink(piece):
+            self.sink = None
             self.wake()
 
     async def read(self) -> bytes:
@@ -100,7 +102,7 @@ class Reply(msgspec.Struct):
             if self.error is not None:
                 raise self.error
             await self.wait()
-        body, self._parts, self.size = b"".join(self._parts), [], 0
+        body, self.parts, self.size = b"".join(self.parts), [], 0
         return body
 
     def close(self) -> None:
@@ -121,11 +123,6 @@ class Reply(msgspec.Struct):
     def wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
-
-    def add(self, piece: bytes) -> None:
-        """Take a piece of the body."""
-        self._parts.append(piece)
-        self.size += len(piece)
 
     def detach(self, error: GatewayError | None) -> None:
         """The connection is done with this answer, well (`None`) or badly."""

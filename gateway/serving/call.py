@@ -25,6 +25,7 @@ class Line(Protocol):
     """What a call needs of its connection. `date`: rendered headers that every answer carries."""
 
     flow: FlowControl
+    transport: asyncio.Transport
 
     @property
     def date(self) -> bytes: ...
@@ -77,13 +78,22 @@ class Call(msgspec.Struct):
         close = b"" if self.keep else b"connection: close\r\n"
         self._line.write(b"%b%b%b%b%b\r\n" % (_OK, self._line.date, headers, framing, close))
 
-    def write(self, piece: bytes, *, last: bool = False) -> None:
+    def write(self, piece: bytes, last: bool = False) -> None:
         """A piece of the answer begun. Not empty, unless it is the last."""
+        if not last and self.chunks:  # the usual one
+            if not self.gone:
+                self._line.transport.write(b"%x\r\n%b\r\n" % (len(piece), piece))
+            return
         if self.chunks:
             piece = (b"%x\r\n%b\r\n" % (len(piece), piece) if piece else b"") + (b"0\r\n\r\n" if last else b"")
         self._line.write(piece)
         if last:
             self._line.finished(keep=self.keep)
+
+    @property
+    def flow(self) -> FlowControl:
+        """Says whether the client reads."""
+        return self._line.flow
 
     @property
     def blocked(self) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import datetime
+from typing import Protocol
 
 import msgspec
 
@@ -23,6 +24,12 @@ from gateway.telemetry import Trace
 
 MOST_KEPT = 256 * 1024
 """Bytes of a prompt, and of an answer as it came, beyond which a tenant's content is not kept."""
+
+
+class Pieces(Protocol):
+    """Who counts the pieces of a stream that were sent."""
+
+    pieces: int
 
 
 class Exchange(msgspec.Struct):
@@ -63,8 +70,7 @@ class Exchange(msgspec.Struct):
     """The code of the error the client saw, or should have."""
     body: bytes = b""
     events: Events | None = None
-    pieces: int = 0
-    """Of the answer, sent so far."""
+    relay: Pieces | None = None
     timer: asyncio.TimerHandle | None = None
     expired: bool = False
     """The client's own deadline has passed."""
@@ -130,7 +136,7 @@ class Exchange(msgspec.Struct):
         elif inference.input_tokens is not None:
             reservation.settle(inference.input_tokens + (inference.output_tokens or 0))
         elif self.outcome == "disconnected":  # a piece is a token, as near as anybody knows
-            reservation.settle(estimate(len(self.call.body), self.pieces))
+            reservation.settle(estimate(len(self.call.body), self.relay.pieces if self.relay is not None else 0))
         else:
             reservation.settle(reservation.tokens)
 

@@ -142,7 +142,7 @@ class Forward:
             self._residency.heard()
             exchange.call.begin(_EVENT_STREAM + exchange.answer_headers(now))
 
-        relay = Relay(exchange, begin)
+        exchange.relay = relay = Relay(exchange, begin)
         while not relay.over:
             if await answer.pour(relay.take) and not relay.over:
                 raise UpstreamBroken("The engine's answer ended before it was complete.")

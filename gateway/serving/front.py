@@ -98,7 +98,7 @@ class Front(asyncio.Protocol):
         self._loop = _loop or asyncio.get_event_loop()
         self.door = door
         self._parser = httptools.HttpRequestParser(self)
-        self._transport: asyncio.Transport = cast(asyncio.Transport, None)  # until connection_made
+        self.transport: asyncio.Transport = cast(asyncio.Transport, None)  # until connection_made
         self.flow: FlowControl = cast(FlowControl, None)
         self._cycles: Cycles = cast(Cycles, None)
         self._turn: _Turn | None = None
@@ -117,9 +117,9 @@ class Front(asyncio.Protocol):
     # The transport's callbacks.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)
-        self.flow = FlowControl(self._transport)
-        self._cycles = Cycles(self._config, self._state, self._app_state, self._transport, self.flow, self.finished)
+        self.transport = cast(asyncio.Transport, transport)
+        self.flow = FlowControl(self.transport)
+        self._cycles = Cycles(self._config, self._state, self._app_state, self.transport, self.flow, self.finished)
         self._state.connections.add(self)  # type: ignore[arg-type]  # uvicorn names its own classes
         self.door.fronts.add(self)
 
@@ -151,12 +151,12 @@ class Front(asyncio.Protocol):
         if isinstance(self._turn, Call):
             self._turn.probe()
         elif not self._turn.response_started and self._turn.scope["http_version"] == "1.1":
-            self._transport.write(CONTINUE)
+            self.transport.write(CONTINUE)
         self._loop.call_later(PROBE_SECONDS, self._look_for_client)
         return True
 
     def pause_writing(self) -> None:
-        self._unsent, self._since = self._transport.get_write_buffer_size(), self._loop.time()
+        self._unsent, self._since = self.transport.get_write_buffer_size(), self._loop.time()
         self.flow.pause_writing()
 
     def resume_writing(self) -> None:
@@ -247,7 +247,7 @@ class Front(asyncio.Protocol):
             self._refuse_unread(call, body_too_large(self.door.max_body))
         elif b"expect" in headers:
             if headers[b"expect"].lower() == b"100-continue" and self._turn is None:
-                self._transport.write(CONTINUE)
+                self.transport.write(CONTINUE)
         elif begins and call.method == "POST" and call.refusal is None and (found := cut(begins)):
             # One name once each (`usual`), and one of them the length: the next one like it needs no parser.
             self.door.heads.keep(found[0], (call.path, headers))
@@ -321,11 +321,11 @@ class Front(asyncio.Protocol):
         """Nothing more is sent. What still comes is read and dropped for a while: to close a socket on unread bytes
         resets the connection, and takes our last answer from a client that has not read it yet."""
         self._closing = True
-        if self._unread and not self._half and not self._transport.is_closing():
+        if self._unread and not self._half and not self.transport.is_closing():
             self.flow.resume_reading()
-            self._transport.write_eof()
+            self.transport.write_eof()
         else:
-            self._transport.close()
+            self.transport.close()
 
     def _last_of_line(self) -> None:
         """No request is taken after those that are here."""
@@ -338,7 +338,7 @@ class Front(asyncio.Protocol):
     def shutdown(self) -> None:
         """Called by uvicorn: no further request on this connection."""
         if self._turn is None:
-            self._transport.close()
+            self.transport.close()
         else:
             self._last_of_line()
 
@@ -364,14 +364,14 @@ class Front(asyncio.Protocol):
             if reading is not self._turn:
                 self._queue.remove(reading)
             elif reading.response_started:
-                self._transport.close()
+                self.transport.close()
             else:
                 self._turn = None
         self._last_of_line()
-        if self._turn is None and not self._transport.is_closing():
+        if self._turn is None and not self.transport.is_closing():
             body = error.body()
             headers = rendered([*error.headers(), (b"connection", b"close")])
-            self._transport.write(b"HTTP/1.1 %d %b\r\n%b\r\n%b" % (error.status, b"Refused", headers, body))
+            self.transport.write(b"HTTP/1.1 %d %b\r\n%b\r\n%b" % (error.status, b"Refused", headers, body))
             self._since = self._loop.time()
             self._end()
 
@@ -385,7 +385,7 @@ class Front(asyncio.Protocol):
 
     def write(self, data: bytes) -> None:
         if not self.lost:
-            self._transport.write(data)
+            self.transport.write(data)
 
     # Deadlines.
 
@@ -396,14 +396,14 @@ class Front(asyncio.Protocol):
             self._look_for_client()
         if self._closing and turn is None:
             if waited > LINGER_SECONDS:
-                self._transport.abort()
+                self.transport.abort()
         elif self.flow.write_paused:
             self._look_at_reader(now, waited)
         elif self.flow.read_paused:
             self._since = now  # it is us who keep it waiting
         elif turn is None and not self._in_message:
             if waited > KEEP_SECONDS:
-                self._transport.abort()  # whatever is still unsent was not wanted for so long
+                self.transport.abort()  # whatever is still unsent was not wanted for so long
         elif self._in_head and self._in_message:
             if waited > self.door.head_seconds:
                 self._reject(RequestTimeout("The headers of your request did not arrive in time."))
@@ -416,15 +416,15 @@ class Front(asyncio.Protocol):
 
     def _look_for_client(self) -> None:
         """After a probe: a reset says that nobody is there."""
-        if not self.lost and self._transport.get_extra_info("socket").getsockopt(SOL_SOCKET, SO_ERROR):
-            self._transport.abort()
+        if not self.lost and self.transport.get_extra_info("socket").getsockopt(SOL_SOCKET, SO_ERROR):
+            self.transport.abort()
 
     def _look_at_reader(self, now: float, waited: float) -> None:
-        unsent = self._transport.get_write_buffer_size()
+        unsent = self.transport.get_write_buffer_size()
         if unsent < self._unsent:
             self._unsent, self._since = unsent, now
         elif waited > self.door.stall_seconds:
-            self._transport.abort()
+            self.transport.abort()
 
 
 _dated: tuple[object, bytes] = (None, b"")

@@ -16,33 +16,35 @@ class Relay:
     complete or because of `error`.
     """
 
-    __slots__ = ("_begin", "_begun", "_call", "_events", "_exchange", "error", "over")
+    __slots__ = ("_begin", "_begun", "_call", "_events", "_feed", "_flow", "error", "over", "pieces")
 
     def __init__(self, exchange: Exchange, begin: Callable[[], None]) -> None:
         request = exchange.request
         assert request is not None  # there is an answer to it
         self._events = exchange.events = request.events(exchange.id, keep=MOST_KEPT if exchange.keeps else 0)
-        self._exchange, self._call, self._begin, self._begun = exchange, exchange.call, begin, False
+        self._feed, self._flow = self._events.feed, exchange.call.flow
+        self._call, self._begin, self._begun = exchange.call, begin, False
+        self.pieces = 0
         self.over = False
         self.error: GatewayError | None = None
 
     def take(self, piece: bytes) -> bool:
         """Pass on what there is. False: wait until the client has read, or stop if it is `over`."""
-        events, call = self._events, self._call
         try:
-            out = events.feed(piece)
+            out = self._feed(piece)
         except GatewayError as error:
             self.over, self.error = True, error
             return False
+        events = self._events
         if out:
             if not self._begun:
                 self._begun = True
                 self._begin()
-            self._exchange.pieces += 1
-            call.write(out, last=events.done)
+            self.pieces += 1
+            self._call.write(out, events.done)
         if events.done or events.error is not None:
             self.over = True
             if not events.done:
                 self.error = EngineFailed("The engine failed in the middle of its answer.")
             return False
-        return not call.blocked
+        return not self._flow.write_paused

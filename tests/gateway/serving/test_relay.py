@@ -197,7 +197,7 @@ async def test_a_slow_reader_stops_the_engine_within_bounded_memory() -> None:
         while sent > before or not sent:
             before = sent
             await asyncio.sleep(0.2)
-        held = sum(front._transport.get_write_buffer_size() for front in wires.house.door.fronts)
+        held = sum(front.transport.get_write_buffer_size() for front in wires.house.door.fronts)
         assert held < 512 * 1024
         assert sent < 8 * 1024 * 1024  # most of it in the kernel's buffers
         for _n in range(200):
