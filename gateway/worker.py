@@ -27,6 +27,9 @@ from gateway.telemetry import configure_logging
 
 PR_SET_PDEATHSIG = 1
 BACKLOG = 2048
+SWITCH_SECONDS = 0.0005
+"""How long another thread (the one that encodes spans) may keep the event loop from running. Python's 5 ms, at each turn
+of the loop, were 96 ms at the 99th percentile of 2,000 requests a second."""
 NOTICE_SECONDS = 0.5
 """Between failing readiness and closing the door: what a load balancer on the same host needs to look away."""
 
@@ -47,6 +50,7 @@ def main(descriptor: int, ledger: int, index: int) -> None:
     """Serve until told to stop."""
     _die_with_parent()
     _open_many_files()
+    sys.setswitchinterval(SWITCH_SECONDS)
     configure_logging()
     settings = settings_module.load()
     app = App(settings, Ledger.attach(ledger, index))

@@ -4,8 +4,9 @@ It is fed once per request, after the answer has left, and keeps counts only: th
 (FACTS §3), five of them more than the whole proxy. It knows no other room; a request comes as the `Finished` protocol.
 """
 
+from gateway.telemetry.finished import Finished
 from gateway.telemetry.logs import configure_logging, trace_id
-from gateway.telemetry.recording import Finished, Telemetry, TelemetrySettings
+from gateway.telemetry.recording import Telemetry, TelemetrySettings
 from gateway.telemetry.traces import Trace
 
 __all__ = ["Finished", "Telemetry", "TelemetrySettings", "Trace", "configure_logging", "trace_id"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from datetime import datetime
 from typing import Any, Protocol
 
 from opentelemetry.exporter.otlp.proto.http._log_exporter import OTLPLogExporter
@@ -29,7 +28,8 @@ from prometheus_client import CollectorRegistry, ProcessCollector, generate_late
 from gateway.telemetry import names
 from gateway.telemetry.counts import Attributes, Buckets, Family, Reading
 from gateway.telemetry.events import Events
-from gateway.telemetry.traces import Spans, Trace, Value, begin
+from gateway.telemetry.finished import Finished
+from gateway.telemetry.traces import SentSpans, Spans, Trace, Value, begin
 
 
 class TelemetrySettings(Protocol):
@@ -40,47 +40,6 @@ class TelemetrySettings(Protocol):
 
     @property
     def otlp_signals(self) -> frozenset[str]: ...
-
-
-class Finished(Protocol):
-    """A request at its end, as `domain.Inference` has it."""
-
-    @property
-    def id(self) -> str: ...
-    @property
-    def tenant(self) -> str: ...
-    @property
-    def created_at(self) -> datetime: ...
-    @property
-    def endpoint(self) -> str: ...
-    @property
-    def alias(self) -> str: ...
-    @property
-    def alias_revision(self) -> int: ...
-    @property
-    def experiment(self) -> str | None: ...
-    @property
-    def variant(self) -> str: ...
-    @property
-    def served(self) -> str | None: ...
-    @property
-    def reason(self) -> str: ...
-    @property
-    def unit(self) -> str: ...
-    @property
-    def status(self) -> int: ...
-    @property
-    def finish_reason(self) -> str | None: ...
-    @property
-    def input_tokens(self) -> int | None: ...
-    @property
-    def output_tokens(self) -> int | None: ...
-    @property
-    def ttft_ms(self) -> float | None: ...
-    @property
-    def duration_ms(self) -> float | None: ...
-    @property
-    def overhead_ms(self) -> float | None: ...
 
 
 class _Model:
@@ -141,9 +100,11 @@ class Telemetry:
             metric_exporter = OTLPMetricExporter()
         if metric_exporter is not None:
             self._readers.append(self._attach(PeriodicExportingMetricReader(metric_exporter)))
-        if span_exporter is None and "traces" in settings.otlp_signals:
-            span_exporter = OTLPSpanExporter()
-        self._spans = Spans(self._resource, BatchSpanProcessor(span_exporter)) if span_exporter is not None else None
+        self._spans: Spans | SentSpans | None = None
+        if span_exporter is not None:
+            self._spans = Spans(self._resource, BatchSpanProcessor(span_exporter))
+        elif "traces" in settings.otlp_signals:
+            self._spans = SentSpans(self._resource, OTLPSpanExporter())
         if event_exporter is None and "logs" in settings.otlp_signals:
             event_exporter = OTLPLogExporter()
         self._events = Events(self._resource, event_exporter) if event_exporter is not None else None
@@ -254,7 +215,9 @@ class Telemetry:
         scope = ScopeMetrics(InstrumentationScope("gateway"), metrics, schema_url="")
         return MetricsData([ResourceMetrics(self._resource, [scope], schema_url="")])
 
-    def _keep_span(self, spans: Spans, finished: Finished, trace: Trace, operation: str, error: str | None) -> None:
+    def _keep_span(
+        self, spans: Spans | SentSpans, finished: Finished, trace: Trace, operation: str, error: str | None
+    ) -> None:
         began = int(finished.created_at.timestamp() * 1e9)
         spans.finish(
             trace,
