@@ -53,11 +53,13 @@ class Call(msgspec.Struct):
     refusal: GatewayError | None = None
     task: asyncio.Task[None] | None = None
     gone: bool = False
+    over: bool = False
+    """The answer has been written to its end."""
     _begun: bool = False
 
     def reply(self, body: bytes, headers: bytes, status: int = 200) -> None:
         """The whole answer, at once."""
-        line = self._line
+        line, self.over = self._line, True
         start = _OK if status == 200 else _STATUS.get(status) or b"HTTP/1.1 %d \r\n" % status
         close = b"" if self.keep else b"connection: close\r\n"
         head = b"%b%b%bcontent-length: %d\r\n%b\r\n" % (start, line.date, headers, len(body), close)
@@ -88,6 +90,7 @@ class Call(msgspec.Struct):
             piece = (b"%x\r\n%b\r\n" % (len(piece), piece) if piece else b"") + (b"0\r\n\r\n" if last else b"")
         self._line.write(piece)
         if last:
+            self.over = True
             self._line.finished(keep=self.keep)
 
     @property

@@ -230,6 +230,8 @@ class Door:
     def _refuse(self, exchange: Exchange, error: GatewayError) -> None:
         """An HTTP error before the first byte, the stream's last event after it (and then no [DONE])."""
         call, dialect = exchange.call, exchange.endpoint.dialect
+        if call.over:
+            return  # the client has its answer; what went wrong afterwards is not its business
         exchange.fail(error)
         if error.status >= 502:
             self._residency.wake()  # the engine may be gone: look now

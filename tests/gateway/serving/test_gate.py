@@ -14,6 +14,7 @@ import pytest
 from gateway.domain import Limits, Tenant
 from gateway.engine.fake_engine import Options
 from tests.gateway.serving.house import ACME, BASE_MODEL, HELLO, ZETA, House, open_house, picture, until
+from tests.gateway.serving.raw import body_of, knock, request_of, wired
 
 ASK: dict[str, Any] = {"model": "tuned", "messages": HELLO}
 
@@ -82,6 +83,24 @@ async def test_a_deadline_ends_a_stream_with_an_error_and_without_done() -> None
         told = (await house.post({**ASK, "stream": True}, x_request_timeout_ms="500")).text
         assert "deadline_exceeded" in told and "[DONE]" not in told and told.count("data:") > 2
         assert (await house.post(ASK, x_request_timeout_ms="soon")).status_code == 400
+
+
+async def test_a_deadline_that_comes_after_the_answer_touches_nothing() -> None:
+    done = b"data: [DONE]\n\n"
+
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n%x\r\n%b\r\n" % (len(done), done))
+        await asyncio.sleep(1.0)  # the end of the body is late
+        writer.write(b"0\r\n\r\n")
+
+    async with wired() as wires, knock(wires.house) as client:
+        wires.engine.script = script
+        client.send(request_of(body_of(stream=True), b"x-request-timeout-ms: 300"))
+        assert (await client.answer()).body == done
+        await until(lambda: wires.house.door.open == 0)
+        client.send(request_of(body_of(stream=True)))
+        assert (await client.answer()).body == done
+        assert wires.house.records.rows[0].outcome == "ok"
 
 
 async def test_who_waits_for_a_place_leaves_the_queue_with_its_client() -> None:
