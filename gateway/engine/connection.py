@@ -50,6 +50,7 @@ class Pool(Protocol):
     def forget(self, connection: Connection) -> None: ...
 
 
+# long because: a connection is one state, and its callbacks share all of it.
 class Connection(asyncio.Protocol):
     """One socket to the engine, and at most one unfinished answer on it."""
 

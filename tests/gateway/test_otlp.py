@@ -52,7 +52,7 @@ def test_a_span_is_encoded_as_the_sdk_does(
 
 @contextmanager
 def collector(got: list[bytes], status: int = 200) -> Iterator[str]:
-    class Handler(BaseHTTPRequestHandler):
+    class Endpoint(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             got.append(self.rfile.read(int(self.headers["content-length"])))
             self.send_response(status)
@@ -62,7 +62,7 @@ def collector(got: list[bytes], status: int = 200) -> Iterator[str]:
         def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 — the base class names it so
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Endpoint)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_address[1]}/v1/traces"
     server.shutdown()
