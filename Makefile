@@ -45,7 +45,7 @@ test: setup model
 	@$(BIN)/python -m pytest -m "engine or training"
 
 test-fast: setup
-	@$(BIN)/python -m pytest -q -m "not engine and not training and not processes" -n 5 --dist loadfile \
+	@$(BIN)/python -m pytest -q -m "not engine and not training and not processes and not long" -n 5 --dist loadfile \
 		--hypothesis-profile=fast
 
 check: lint types layers

@@ -69,6 +69,7 @@ def requests(draw: st.DrawFn, known: list[tuple[str, str]]) -> tuple[str, str, b
     return method, path, raw, {"content-type": kind}
 
 
+@pytest.mark.long
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 async def test_no_request_makes_the_gateway_fail(here: Installation, data: st.DataObject):

@@ -220,6 +220,7 @@ KIN = [
 """Answers of which one may be taken for another: their heads differ in the length's line, or in little else."""
 
 
+@pytest.mark.long
 @both_loops
 @examples
 @given(answers=st.lists(st.sampled_from(KIN), min_size=1, max_size=8))

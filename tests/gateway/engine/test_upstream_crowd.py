@@ -13,6 +13,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
 import uvloop
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -22,6 +23,8 @@ from gateway.errors import EngineTimeout, GatewayError, UpstreamBroken
 from gateway.settings import TimeoutSettings
 
 from .scripted import scripted
+
+pytestmark = pytest.mark.long
 
 ENGINE = ("whole", "whole", "whole", "last", "leaves", "cut", "early", "twice", "silent", "slow")
 CLIENT = ("read", "read", "chunks", "drops", "leaves")

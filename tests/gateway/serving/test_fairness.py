@@ -15,6 +15,8 @@ from gateway.serving.turns import PATIENCE, Turns
 from gateway.serving.urgency import Priority
 from tests.gateway.serving.crowd import Sender, play
 
+pytestmark = pytest.mark.long
+
 HOT = Tenant("hot")
 
 

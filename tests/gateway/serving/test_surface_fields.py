@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import msgspec
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -132,6 +133,7 @@ junk = st.recursive(
 NAMES = sorted({name for endpoint in BASIS for name in endpoint.fields} | {"type", "content", "role", "source"})
 
 
+@pytest.mark.long
 @settings(max_examples=300, deadline=None)
 @given(st.sampled_from(sorted(BASIS, key=lambda one: one.path)), st.dictionaries(st.sampled_from(NAMES), junk))
 def test_whatever_comes_is_refused_in_words_or_goes_on_within_the_list(endpoint: Endpoint, extra: Any) -> None:

@@ -16,6 +16,8 @@ from hypothesis import strategies as st
 from tests.gateway.serving.raw import Answer, Wires, body_of, knock, request_of, standing
 from tests.gateway.serving.test_wire import NO_REQUEST, NOT_SERVED, OFFER, SERVED, ask, chunked, get, other
 
+pytestmark = pytest.mark.long
+
 fuzz = settings(deadline=None, suppress_health_check=list(HealthCheck))
 SEEDS = [
     ask(),

@@ -13,6 +13,8 @@ from tests.gateway.serving.house import until
 from tests.gateway.serving.raw import Client, Wires, body_of, knock, request_of, wired
 from tests.gateway.serving.test_wire import POST, TLS, ask, chunked, get, other
 
+pytestmark = pytest.mark.long
+
 BEGUN = POST + b"\r\nhost: x\r\n"
 QUICK = 0.4
 """Seconds for a head, and for a body; a look is up to 0.5 s late."""
