@@ -132,6 +132,7 @@ def test_a_huge_header_is_refused_before_it_is_read(length: int) -> None:
         read(length.to_bytes(8, "little") + b"{}")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "header",
     [

@@ -279,6 +279,7 @@ async def test_nothing_is_left_of_a_hundred_exchanges_that_ended_in_every_way(so
     assert not [one for one in gc.get_objects() if type(one) in (Connection, Reply)]
 
 
+@pytest.mark.long
 async def test_a_closed_connection_is_free_memory_without_the_collector(sockets: Path) -> None:
     async def script(_: int, reader: Reader, writer: Writer) -> None:
         await take_request(reader)

@@ -247,6 +247,7 @@ async def fitted(client: HttpEngine) -> Admission:
     return admission(capacity=capacity, slots=slots)
 
 
+@pytest.mark.long
 async def test_a_hot_tenant_s_queue_is_its_own(tmp_path: Path) -> None:
     hot: list[str | None] = [None] * 60
     async with engine(tmp_path) as client:

@@ -10,6 +10,7 @@ import math
 from collections import Counter
 from pathlib import Path
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -21,6 +22,8 @@ from gateway.serving.leases import Lease
 from gateway.serving.residency import Residency
 from gateway.snapshot import Current, Snapshot
 from tests.gateway.serving.house import adapter, alias, picture, ref
+
+pytestmark = pytest.mark.long
 
 CAPACITY = 4
 REFS = [ref(f"acme/support@{version}") for version in range(1, 8)]
