@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from time import monotonic
 from typing import TYPE_CHECKING, Protocol
@@ -31,7 +32,7 @@ class Line(Protocol):
     def progress(self, done: int, failed: int, under_way: int) -> None: ...
 
 
-class Client:
+class Client(ABC):
     """Connections and bookkeeping. `free` and `fell` are the loops' own."""
 
     def __init__(self, plan: Traffic, line: Line, group: asyncio.TaskGroup) -> None:
@@ -110,9 +111,9 @@ class Client:
         nothing = (NOTHING, NOTHING, NOTHING, monotonic(), 0, 0)
         self.recording.row(ask, intended, *nothing, problem, -1)
 
+    @abstractmethod
     def free(self, connection: Connection) -> None:
         """A connection may be used again."""
-        raise NotImplementedError
 
     def fell(self, connection: Connection) -> None:
         """A connection ended with its request."""

@@ -102,8 +102,9 @@ def _plain(fields: dict[str, Any]) -> Request:
     """A plain chat's request. What is dropped is dropped, and what the gateway adds is added, as below."""
     user = None
     if not _LABELS.isdisjoint(fields):
-        labels = [fields.pop(name, None) for name in ("safety_identifier", "user", "prompt_cache_key")]
-        user = labels[0] or labels[1] or labels[2] or None
+        user = CHAT_COMPLETIONS.user(fields)
+        for name in _LABELS:
+            fields.pop(name, None)
     model = fields.pop("model")
     sampling = fields.copy()  # what else may be in a plain chat is a parameter of the sampling
     del sampling["messages"]

@@ -9,7 +9,6 @@ from typing import Any, Protocol
 
 from opentelemetry.exporter.otlp.proto.http._log_exporter import OTLPLogExporter
 from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
-from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.exporter.prometheus import PrometheusMetricReader
 from opentelemetry.sdk._logs.export import LogRecordExporter
 from opentelemetry.sdk.metrics.export import (
@@ -21,7 +20,6 @@ from opentelemetry.sdk.metrics.export import (
     ScopeMetrics,
 )
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 
@@ -29,7 +27,7 @@ from gateway.telemetry import names
 from gateway.telemetry.counts import Attributes, Buckets, Family, Reading
 from gateway.telemetry.events import Events
 from gateway.telemetry.finished import Finished
-from gateway.telemetry.traces import SentSpans, Spans, Trace, Value, begin
+from gateway.telemetry.traces import Sender, Spans, Trace, Value, begin, sdk_sender
 
 
 class TelemetrySettings(Protocol):
@@ -81,7 +79,7 @@ class Telemetry:
         self,
         settings: TelemetrySettings,
         *,
-        span_exporter: SpanExporter | None = None,
+        span_sender: Sender | None = None,
         metric_exporter: MetricExporter | None = None,
         event_exporter: LogRecordExporter | None = None,
     ) -> None:
@@ -100,11 +98,9 @@ class Telemetry:
             metric_exporter = OTLPMetricExporter()
         if metric_exporter is not None:
             self._readers.append(self._attach(PeriodicExportingMetricReader(metric_exporter)))
-        self._spans: Spans | SentSpans | None = None
-        if span_exporter is not None:
-            self._spans = Spans(self._resource, BatchSpanProcessor(span_exporter))
-        elif "traces" in settings.otlp_signals:
-            self._spans = SentSpans(self._resource, OTLPSpanExporter())
+        if span_sender is None and "traces" in settings.otlp_signals:
+            span_sender = sdk_sender()
+        self._spans = Spans(self._resource, span_sender) if span_sender is not None else None
         if event_exporter is None and "logs" in settings.otlp_signals:
             event_exporter = OTLPLogExporter()
         self._events = Events(self._resource, event_exporter) if event_exporter is not None else None
@@ -215,9 +211,7 @@ class Telemetry:
         scope = ScopeMetrics(InstrumentationScope("gateway"), metrics, schema_url="")
         return MetricsData([ResourceMetrics(self._resource, [scope], schema_url="")])
 
-    def _keep_span(
-        self, spans: Spans | SentSpans, finished: Finished, trace: Trace, operation: str, error: str | None
-    ) -> None:
+    def _keep_span(self, spans: Spans, finished: Finished, trace: Trace, operation: str, error: str | None) -> None:
         began = int(finished.created_at.timestamp() * 1e9)
         spans.finish(
             trace,

@@ -10,23 +10,11 @@ import random
 import re
 from collections.abc import Mapping, Sequence
 from threading import Event, Thread
-from typing import cast
+from typing import Protocol, cast
 
 import msgspec
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
-from opentelemetry.sdk.trace.id_generator import IdGenerator
-from opentelemetry.sdk.trace.sampling import ALWAYS_ON
-from opentelemetry.trace import (
-    NonRecordingSpan,
-    SpanContext,
-    SpanKind,
-    Status,
-    StatusCode,
-    TraceFlags,
-    set_span_in_context,
-)
 
 from gateway.telemetry import otlp
 
@@ -63,70 +51,30 @@ def _new_span() -> str:
     return "%016x" % (random.getrandbits(64) or 1)
 
 
-class _GivenIds(IdGenerator):
-    """The ids were chosen when the request came in; the SDK asks for them when the span is made."""
+class Sender(Protocol):
+    """Who takes an OTLP request's bytes to a collector, and never raises."""
 
-    def __init__(self) -> None:
-        self.trace: Trace = Trace("1" * 32, "1" * 16, None, False)
+    def export(self, request: bytes, /) -> object: ...
 
-    def generate_span_id(self) -> int:
-        return int(self.trace.span_id, 16)
+    def shutdown(self) -> None: ...
 
-    def generate_trace_id(self) -> int:
-        return int(self.trace.trace_id, 16)
+
+def sdk_sender() -> Sender:
+    """The SDK's, with all its variables (endpoint, headers, certificates, compression) and its retries. The part of its
+    exporter that sends bytes has no public name."""
+    sender: Sender = OTLPSpanExporter()._client
+    return sender
 
 
 class Spans:
-    """Makes finished spans. One thread only: the event loop's."""
+    """Finished spans on their way to a collector: encoded at once, sent each second by a thread that does nothing else.
 
-    def __init__(self, resource: Resource, processor: SpanProcessor) -> None:
-        self._ids = _GivenIds()
-        provider = TracerProvider(resource=resource, sampler=ALWAYS_ON, id_generator=self._ids)
-        provider.add_span_processor(processor)
-        self._provider = provider
-        self._tracer = provider.get_tracer("gateway")
-
-    def finish(
-        self,
-        trace: Trace,
-        name: str,
-        *,
-        attributes: Mapping[str, Value],
-        event: tuple[str, Mapping[str, Value]],
-        began: int,
-        ended: int,
-        error: str | None,
-    ) -> None:
-        """Keep one span, with one event at its beginning. Times in nanoseconds since 1970."""
-        self._ids.trace = trace
-        context = None
-        if trace.parent is not None:
-            parent = SpanContext(
-                int(trace.trace_id, 16), int(trace.parent, 16), is_remote=True, trace_flags=TraceFlags(1)
-            )
-            context = set_span_in_context(NonRecordingSpan(parent))
-        span = self._tracer.start_span(
-            name, context=context, kind=SpanKind.SERVER, attributes=attributes, start_time=began
-        )
-        span.add_event(event[0], event[1], timestamp=began)
-        if error is not None:
-            span.set_status(Status(StatusCode.ERROR, error))
-        span.end(end_time=ended)
-
-    def shutdown(self) -> None:
-        self._provider.shutdown()
-
-
-class SentSpans:
-    """As `Spans`, for a collector: encoded at once, sent each second by a thread that does nothing else.
-
-    The SDK's exporter sends them, with all its variables (endpoint, headers, certificates, compression) and retries. A
-    collector that is away costs what does not fit into `most`.
+    A collector that is away costs what does not fit into `most`.
     """
 
-    def __init__(self, resource: Resource, exporter: OTLPSpanExporter, *, most: int = 8192) -> None:
+    def __init__(self, resource: Resource, sender: Sender, *, most: int = 8192) -> None:
         self._resource = cast(Mapping[str, Value], dict(resource.attributes))
-        self._exporter, self._most = exporter, most
+        self._sender, self._most = sender, most
         self._kept: list[bytes] = []
         self._over = Event()
         self._thread = Thread(target=self._run, name="spans", daemon=True)
@@ -162,7 +110,7 @@ class SentSpans:
         """Send what is there, for a second or two."""
         self._over.set()
         self._thread.join(timeout=2)
-        self._exporter.shutdown()  # type: ignore[no-untyped-call]  # the SDK's own omission
+        self._sender.shutdown()
 
     def _run(self) -> None:
         while not self._over.wait(SEND_SECONDS):
@@ -170,7 +118,7 @@ class SentSpans:
         self._send()
 
     def _send(self) -> None:
-        spans, self._kept = self._kept, []
+        spans = self._kept[:]
         if spans:
-            # The part of the exporter that sends bytes has no public name. It logs what goes wrong, and never raises.
-            self._exporter._client.export(otlp.request(self._resource, "gateway", spans))
+            del self._kept[: len(spans)]  # what came in between stays
+            self._sender.export(otlp.request(self._resource, "gateway", spans))

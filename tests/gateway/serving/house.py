@@ -22,7 +22,6 @@ from typing import Any, cast
 import httpx
 import openai
 import uvicorn
-from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from adapters.ref import AdapterRef
 from gateway.domain import Adapter, Alias, ApiKey, Inference, Scope, Tenant, Variant
@@ -40,6 +39,7 @@ from gateway.serving.shadow import Shadows
 from gateway.settings import TimeoutSettings
 from gateway.snapshot import Current, Snapshot
 from gateway.telemetry import Telemetry
+from tests.gateway.spans import KeptSpans
 
 BASE_MODEL = "test/base"
 SECRET = b"the secret of this installation!"
@@ -135,7 +135,7 @@ class House:
     shadows: Shadows
     shelf: DirectoryShelf
     telemetry: Telemetry
-    spans: InMemorySpanExporter
+    spans: KeptSpans
     records: Kept
     engine_url: str
     http: httpx.AsyncClient
@@ -202,8 +202,8 @@ async def open_house(
                 TimeoutSettings(connect=2, first_byte=3, idle=2),
             )
             engine = HttpEngine(url, base_model=BASE_MODEL, timeouts=times)
-            shelf_, records, spans = shelf(Path(root)), Kept(), InMemorySpanExporter()
-            telemetry = telemetry or Telemetry(Signals(), span_exporter=spans)
+            shelf_, records, spans = shelf(Path(root)), Kept(), KeptSpans()
+            telemetry = telemetry or Telemetry(Signals(), span_sender=spans)
             there = Residency(engine, shelf_, current, **residency)
             bounds: Any = {"timeouts": times, "max_body_bytes": max_body_bytes}
             bounds |= {"head_seconds": head_seconds, "body_seconds": body_seconds}

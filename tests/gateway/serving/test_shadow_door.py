@@ -56,7 +56,7 @@ async def test_what_clients_got_is_recorded_as_theirs_and_the_candidates_answers
     (count,) = [line for line in page.splitlines() if line.startswith("gen_ai_server_request_duration_seconds_count")]
     assert count.endswith(" 5.0")
     assert "tuneloop_shadow_answered_total 5.0" in page
-    assert len(house.spans.get_finished_spans()) == 5
+    assert len(house.spans.finished()) == 5
 
 
 @pytest.mark.parametrize(
