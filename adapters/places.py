@@ -14,6 +14,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from threading import Lock
 from typing import Any, Protocol
 
 import fsspec
@@ -133,6 +134,7 @@ class Bucket:
     def __init__(self, filesystem: Any, root: str) -> None:
         self._files = filesystem
         self._root = root.rstrip("/")
+        self._turns: dict[str, Lock] = {}  # by path: one copy at a time
 
     @contextlib.contextmanager
     def staging(self) -> Iterator[Path]:
@@ -174,17 +176,21 @@ class Bucket:
     def local(self, path: str, cache: Callable[[], Path], check: Callable[[Path], object]) -> Path:
         home = cache()
         target = home / path
-        if not target.is_dir():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with _staging(home / "staging") as stage:
-                draft = stage / "draft"
-                draft.mkdir()
-                for name in FILES:
-                    self._files.get_file(f"{self._at(path)}/{name}", str(draft / name))
-                    (draft / name).chmod(0o444)
-                check(draft)
-                _rename_in(draft, target)
+        with self._turns.setdefault(path, Lock()):  # whoever comes meanwhile waits for the one copy
+            if not target.is_dir():
+                self._copy(path, home, target, check)
         return target
+
+    def _copy(self, path: str, home: Path, target: Path, check: Callable[[Path], object]) -> None:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with _staging(home / "staging") as stage:
+            draft = stage / "draft"
+            draft.mkdir()
+            for name in FILES:
+                self._files.get_file(f"{self._at(path)}/{name}", str(draft / name))
+                (draft / name).chmod(0o444)
+            check(draft)
+            _rename_in(draft, target)
 
     def _has(self, at: str, size: int) -> bool:
         try:
