@@ -35,6 +35,7 @@ class Lineage(BaseModel):
     parent: str | None = None
     examples: int = Field(0, ge=0, description="rows trained on")
     feedback: int = Field(0, ge=0, description="how many of them came from live feedback")
+    recipe: str | None = Field(None, max_length=64, description="sft, dpo or kto")
 
     @field_validator("parent")
     @classmethod
@@ -42,6 +43,21 @@ class Lineage(BaseModel):
         if value is not None:
             AdapterRef.parse(value)
         return value
+
+
+class Gate(BaseModel):
+    """What the trainer's gate decided, and every figure it decided by (`candidate.f1`, `incumbent.f1.low`, …).
+
+    verdict "undecided": a trial of a run, published to be evaluated and never to be served. `reason` is a sentence,
+    `compared_with` the version that it had to beat ("base" for the base model).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    verdict: Literal["accepted", "refused", "undecided"]
+    reason: Annotated[str, StringConstraints(min_length=1, max_length=2000)]
+    compared_with: str | None = None
+    figures: dict[str, Annotated[float, Field(allow_inf_nan=False)]] = Field(default_factory=dict)
 
 
 class Manifest(BaseModel):
@@ -59,6 +75,7 @@ class Manifest(BaseModel):
     files: dict[str, _Sha256] = Field(default_factory=dict)
     lineage: Lineage
     metrics: dict[str, Annotated[float, Field(allow_inf_nan=False)]] = Field(default_factory=dict)
+    gate: Gate | None = None
     created_at: Instant
 
     @field_validator("base_model")
@@ -69,8 +86,11 @@ class Manifest(BaseModel):
         return value
 
     def to_json(self) -> bytes:
-        """The file's bytes: the same for equal manifests."""
-        return json.dumps(self.model_dump(mode="json"), indent=2, sort_keys=True, ensure_ascii=False).encode() + b"\n"
+        """The file's bytes, the same for equal manifests. What is newer than the format is left out where unset."""
+        fields = self.model_dump(mode="json", exclude={"gate"} if self.gate is None else None)
+        if self.lineage.recipe is None:
+            del fields["lineage"]["recipe"]
+        return json.dumps(fields, indent=2, sort_keys=True, ensure_ascii=False).encode() + b"\n"
 
     @classmethod
     def parse(cls, data: bytes) -> Manifest:

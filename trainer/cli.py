@@ -13,14 +13,10 @@ from typing import Annotated, Any
 import typer
 
 from adapters.errors import ContractError
-from trainer import config, data, progress
+from trainer import config, progress
 from trainer.config import RunSettings
-from trainer.data import Dataset
 from trainer.errors import TrainerError
-from trainer.gateway_client import Gateway, require_servable
-from trainer.progress import Progress
-from trainer.publish import publish
-from trainer.runlog import RunDirectory
+from trainer.run import check_engine, read, run_all
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 
@@ -78,7 +74,7 @@ def run(  # long because: the flags are the interface, one line each
         "run_dir": run_dir,
     }
     settings = _settings(config_file, assignments, flags)
-    print(_line(_run(settings, progress.to(sys.stderr)), as_json=as_json), flush=True)  # noqa: T201  # the result
+    print(_line(run_all(settings, progress.to(sys.stderr)), as_json=as_json), flush=True)  # noqa: T201  # the result
 
 
 @app.command()
@@ -89,8 +85,8 @@ def validate(
     voice = progress.to(sys.stderr)
     flags = {"data.train": data_files, "base_model": base_model}
     settings = _settings(config_file, assignments, flags)
-    _check_engine(settings, voice)
-    dataset = _read(settings, voice)
+    check_engine(settings, voice)
+    dataset = read(settings, voice)
     print(f"valid: {len(dataset.train)} rows to train on, {len(dataset.held_out)} held out")  # noqa: T201  # the result
 
 
@@ -108,55 +104,8 @@ def _settings(config_file: Path | None, assignments: list[str] | None, flags: di
     return config.load(config_file, given + [config.assignment(text) for text in assignments or []])
 
 
-def _run(settings: RunSettings, voice: Progress) -> dict[str, Any]:
-    _check_engine(settings, voice)
-    run = RunDirectory(settings)
-    try:
-        if run.resumed:
-            voice.say(f"continuing run {run.id}, with the rows it began with")
-        else:
-            dataset = _read(settings, voice)
-            run.keep_data(dataset.train, dataset.held_out, dataset.counts)
-        if run.result() is None:
-            voice.say("importing torch and transformers")
-            config.prepare_libraries()
-            from trainer.recipes import sft  # imports torch
-
-            sft.train(run, settings, voice)
-        voice.say("publishing")
-        published = publish(run, settings)
-        about = {"run": run.id, "run_dir": str(run.path), "examples": run.about["examples"]}
-        told = {"ref": published.ref, "digest": published.digest, **about, "feedback": run.about["feedback"]}
-        return told | (run.result() or {})
-    finally:
-        run.close()
-
-
 def _line(result: dict[str, Any], *, as_json: bool) -> str:
     if as_json:
         return json.dumps(result)
     where = result["ref"] or f"not published (no store, no gateway): {result['run_dir']}/adapter"
     return f"{where} {result['digest']}"
-
-
-def _check_engine(settings: RunSettings, voice: Progress) -> None:
-    """Fail in a second when the result could not be served, rather than after the training."""
-    if settings.gateway.url is None:
-        return
-    with Gateway(settings.gateway) as gateway:
-        limits = gateway.limits()
-    require_servable(limits, base_model=settings.base_model, rank=settings.lora.rank)
-    voice.say(f"the gateway serves {limits.base_model}, ranks up to {limits.max_rank}")
-
-
-def _read(settings: RunSettings, voice: Progress) -> Dataset:
-    wanted = settings.data.gateway
-    if wanted is None or settings.publish.tenant is None:
-        dataset = data.read(settings.data)
-    else:
-        with Gateway(settings.gateway) as gateway:
-            lines = gateway.export(settings.publish.tenant, wanted.alias, metric=wanted.metric, since=wanted.since)
-            dataset = data.read(settings.data, lines)
-    for what, count in dataset.counts.items():
-        voice.say(f"{count} rows {what}" + (", not trained on" if what in data.LEFT_OUT else ""))
-    return dataset

@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, model_validator
 
-from adapters.ref import is_slug
 from trainer.errors import InvalidConfig
+from trainer.settings.access import GatewayAccess, PublishSettings
+from trainer.settings.base import Settings
+from trainer.settings.data import DataSettings
+from trainer.settings.gate import GateSettings
+from trainer.settings.rounds import FeedbackSettings, ReplaySettings
+from trainer.settings.training import LoraSettings, PreferenceSettings, TrainingSettings
 
 ENVIRONMENT = {"GATEWAY_URL": "gateway.url", "GATEWAY_KEY": "gateway.key"}
 _LIBRARIES = {
@@ -27,109 +31,20 @@ _LIBRARIES = {
 }
 
 
-class _Settings(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class GatewayExport(_Settings):
-    """The rows a gateway exports: what was asked of `alias`, and what was said of the answers (by `metric`)."""
-
-    alias: str
-    metric: str | None = None
-    since: datetime | None = None
-
-
-class DataSettings(_Settings):
-    """Where rows come from. Files are .jsonl, .csv or .parquet; all sources are merged."""
-
-    train: list[Path] = Field(default_factory=list)
-    held_out: list[Path] = Field(default_factory=list, description="never trained on; replaces held_out_share")
-    held_out_share: float = Field(0.1, ge=0, lt=0.9, description="of the units (or prompts), by a sticky hash")
-    gateway: GatewayExport | None = None
-    system: str | None = Field(None, description="system prompt of rows that bring none")
-    max_tokens: int = Field(1024, ge=8, description="prompt and completion together")
-    overlong: Literal["drop", "cut"] = "drop"
-
-    @field_validator("train", "held_out", mode="before")
-    @classmethod
-    def _one_or_many(cls, value: Any) -> Any:
-        return [value] if isinstance(value, str | Path) else value
-
-    @model_validator(mode="after")
-    def _comes_from_somewhere(self) -> DataSettings:
-        if not self.train and self.gateway is None:
-            raise ValueError("no rows to train on; give data.train a file, or data.gateway.alias an alias")
-        return self
-
-
-class LoraSettings(_Settings):
-    """The adapter's form. `alpha` is twice the rank unless set. Ranks are those an engine can be started with."""
-
-    rank: Literal[1, 8, 16, 32, 64, 128, 256, 320, 512] = 16
-    alpha: float | None = Field(None, gt=0)
-    dropout: float = Field(0.0, ge=0, lt=1)
-    targets: Literal["all-linear"] | list[str] = "all-linear"
-
-    @property
-    def scale(self) -> float:
-        return self.alpha if self.alpha is not None else 2.0 * self.rank
-
-
-class TrainingSettings(_Settings):
-    """The optimisation. LoRA wants about ten times full fine-tuning's learning rate."""
-
-    epochs: float = Field(3.0, gt=0)
-    max_steps: int | None = Field(None, ge=1, description="ends the run earlier, or later, than `epochs` would")
-    batch_size: int = Field(8, ge=1)
-    learning_rate: float = Field(2e-4, gt=0, le=1)
-    schedule: Literal["linear", "cosine", "constant_with_warmup"] = "linear"
-    warmup: float = Field(0.05, ge=0, lt=1, description="share of the steps")
-    weight_decay: float = Field(0.0, ge=0)
-    clip: float = Field(1.0, gt=0, description="the gradient's norm")
-    seed: int = Field(0, ge=0)
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    threads: int | None = Field(None, ge=1, description="on a CPU; all that this process may use if unset")
-    save_seconds: float = Field(30.0, ge=0, description="between checkpoints")
-
-
-class GatewayAccess(_Settings):
-    url: str | None = None
-    key: SecretStr | None = None
-
-    @field_validator("url")
-    @classmethod
-    def _is_http(cls, value: str | None) -> str | None:
-        if value is not None and not value.startswith(("http://", "https://")):
-            raise ValueError("begins with neither http:// nor https://")
-        return value.rstrip("/") if value else None
-
-
-class PublishSettings(_Settings):
-    """Where the adapter goes: into a store that the gateway reads too, or else to the gateway by upload."""
-
-    tenant: str | None = None
-    name: str | None = None
-    store: str | None = Field(None, description="a directory or an fsspec URL, as the gateway's adapter store")
-    parent: str | None = Field(None, description="the version this one replaces, for its lineage")
-
-    @field_validator("tenant", "name")
-    @classmethod
-    def _is_a_name(cls, value: str | None) -> str | None:
-        if value is not None and not is_slug(value):
-            raise ValueError("use 1 to 64 of a-z 0-9 . _ -, beginning and ending with a letter or digit")
-        return value
-
-
-class RunSettings(_Settings):
+class RunSettings(Settings):
     """Everything about one run."""
 
-    recipe: Literal["sft"] = "sft"
+    recipe: Literal["sft", "dpo", "kto"] = "sft"
     base_model: Annotated[str, Field(min_length=1, description="its public name, as the gateway serves it")]
     model_path: Path | None = Field(None, description="a local directory that holds it; then no network is used")
     run_dir: Path
     data: DataSettings
     lora: LoraSettings = LoraSettings()
     training: TrainingSettings = TrainingSettings()
+    preference: PreferenceSettings = PreferenceSettings()
+    feedback: FeedbackSettings = FeedbackSettings()
+    replay: ReplaySettings = ReplaySettings()
+    gate: GateSettings | None = None
     gateway: GatewayAccess = GatewayAccess()
     publish: PublishSettings = PublishSettings()
 
@@ -142,9 +57,14 @@ class RunSettings(_Settings):
             raise ValueError("publishing needs publish.tenant and publish.name")
         return self
 
+    @property
+    def learning_rate(self) -> float:
+        """LoRA's own: about ten times what full fine-tuning takes."""
+        return self.training.learning_rate or {"sft": 2e-4, "dpo": 2e-5, "kto": 2e-5}[self.recipe]
+
     def essence(self) -> dict[str, Any]:
         """What decides the outcome, as plain values: two runs with equal essence and equal data are the same run."""
-        left_out = {"gateway": True, "run_dir": True, "model_path": True, "publish": True}
+        left_out = {"gateway": True, "run_dir": True, "model_path": True, "publish": True, "gate": True}
         return self.model_dump(mode="json", exclude={**left_out, "training": {"threads", "save_seconds"}})
 
 

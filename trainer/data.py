@@ -17,9 +17,9 @@ from typing import Any
 
 from adapters import strictjson
 from adapters.examples import Example
-from trainer.config import DataSettings
 from trainer.errors import InvalidData
 from trainer.rows import SHAPES, BadRow, example_of
+from trainer.settings.data import DataSettings
 
 BAD, TWICE, LEAKED = "judged bad", "exact duplicates", "also held out"
 LEFT_OUT = frozenset({BAD, TWICE, LEAKED})

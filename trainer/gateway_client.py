@@ -14,8 +14,8 @@ from typing import Any, Self
 
 import httpx
 
-from trainer.config import GatewayAccess
 from trainer.errors import GatewayFailed, NotServable
+from trainer.settings.access import GatewayAccess
 
 _QUICK, _SLOW = 10.0, 300.0
 _CHUNK = 1024 * 1024

@@ -13,8 +13,9 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import cached_file
 
-from trainer.config import LoraSettings, RunSettings
+from trainer.config import RunSettings
 from trainer.errors import InvalidConfig
+from trainer.settings.training import LoraSettings
 
 IGNORED = -100
 
@@ -77,6 +78,7 @@ def with_lora(loaded: Loaded, settings: LoraSettings) -> Any:
     config = LoraConfig(
         r=settings.rank,
         lora_alpha=settings.scale,
+        use_rslora=settings.rslora,
         lora_dropout=settings.dropout,
         target_modules=targets,
         task_type="CAUSAL_LM",

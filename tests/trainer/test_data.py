@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adapters.examples import Example, write_jsonl
-from trainer.config import DataSettings
 from trainer.data import BAD, LEAKED, TWICE, is_held_out, read, read_file
 from trainer.errors import InvalidData
 from trainer.rows import BadRow, example_of
+from trainer.settings.data import DataSettings
 
 USER = [{"role": "user", "content": "hi"}]
 

@@ -24,12 +24,13 @@ from trl import SFTConfig, SFTTrainer
 
 from adapters.examples import Example
 from trainer import evaluate, model
-from trainer.config import RunSettings, TrainingSettings
+from trainer.config import RunSettings
 from trainer.errors import InvalidData, TrainingFailed
 from trainer.model import supervised_loss
 from trainer.progress import Progress
 from trainer.publish import package
 from trainer.runlog import RunDirectory
+from trainer.settings.training import TrainingSettings
 from trainer.tokens import Collate, Row, render
 
 
@@ -159,7 +160,7 @@ def _fit(
         trainer = SupervisedTrainer(
             loaded,
             model=lora,
-            args=_arguments(run, loaded, settings.training, grouped=not collate.packed),
+            args=_arguments(run, loaded, settings, grouped=not collate.packed),
             train_dataset=datasets.Dataset.from_list(table),
             data_collator=collate,
             callbacks=[watch],
@@ -173,14 +174,15 @@ def _fit(
     return watch
 
 
-def _arguments(run: RunDirectory, loaded: model.Loaded, settings: TrainingSettings, *, grouped: bool) -> SFTConfig:
+def _arguments(run: RunDirectory, loaded: model.Loaded, run_settings: RunSettings, *, grouped: bool) -> SFTConfig:
     on_cpu = loaded.device == "cpu"
+    settings = run_settings.training
     return SFTConfig(
         output_dir=str(run.checkpoints),
         num_train_epochs=settings.epochs,
         max_steps=settings.max_steps or -1,
         per_device_train_batch_size=settings.batch_size,
-        learning_rate=settings.learning_rate,
+        learning_rate=run_settings.learning_rate,
         lr_scheduler_type=settings.schedule,
         warmup_steps=settings.warmup,
         weight_decay=settings.weight_decay,

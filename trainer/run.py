@@ -1,0 +1,65 @@
+"""One run, from its settings to a published version: check, read, train, decide, publish. It knows no command line.
+
+torch is imported only once there is something to train.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from trainer import config, data
+from trainer.config import RunSettings
+from trainer.data import Dataset
+from trainer.gateway_client import Gateway, require_servable
+from trainer.progress import Progress
+from trainer.publish import publish
+from trainer.runlog import RunDirectory
+
+
+def run_all(settings: RunSettings, voice: Progress) -> dict[str, Any]:
+    """The whole run, or what is left of it; returns what `trainer run --json` prints. Raises `TrainerError`s."""
+    check_engine(settings, voice)
+    run = RunDirectory(settings)
+    try:
+        if run.resumed:
+            voice.say(f"continuing run {run.id}, with the rows it began with")
+        else:
+            dataset = read(settings, voice)
+            run.keep_data(dataset.train, dataset.held_out, dataset.counts)
+        if run.result() is None:
+            voice.say("importing torch and transformers")
+            config.prepare_libraries()
+            from trainer.recipes import sft  # imports torch
+
+            sft.train(run, settings, voice)
+        voice.say("publishing")
+        published = publish(run, settings)
+        about = {"run": run.id, "run_dir": str(run.path), "examples": run.about["examples"]}
+        told = {"ref": published.ref, "digest": published.digest, **about, "feedback": run.about["feedback"]}
+        return told | (run.result() or {})
+    finally:
+        run.close()
+
+
+def check_engine(settings: RunSettings, voice: Progress) -> None:
+    """Fail in a second when the result could not be served, rather than after the training."""
+    if settings.gateway.url is None:
+        return
+    with Gateway(settings.gateway) as gateway:
+        limits = gateway.limits()
+    require_servable(limits, base_model=settings.base_model, rank=settings.lora.rank)
+    voice.say(f"the gateway serves {limits.base_model}, ranks up to {limits.max_rank}")
+
+
+def read(settings: RunSettings, voice: Progress) -> Dataset:
+    """The rows of every source, told of and split."""
+    wanted = settings.data.gateway
+    if wanted is None or settings.publish.tenant is None:
+        dataset = data.read(settings.data)
+    else:
+        with Gateway(settings.gateway) as gateway:
+            lines = gateway.export(settings.publish.tenant, wanted.alias, metric=wanted.metric, since=wanted.since)
+            dataset = data.read(settings.data, lines)
+    for what, count in dataset.counts.items():
+        voice.say(f"{count} rows {what}" + (", not trained on" if what in data.LEFT_OUT else ""))
+    return dataset

@@ -1,0 +1,63 @@
+"""What a candidate is measured on, and what decides whether it may be served."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, SecretStr
+
+from trainer.settings.base import Settings
+
+Figure = Literal[
+    "loss",
+    "exact_match",
+    "token_f1",
+    "rouge_l",
+    "bleu",
+    "chrf",
+    "json_valid",
+    "accuracy",
+    "macro_f1",
+    "preference_accuracy",
+    "judge",
+]
+
+
+class Policy(Settings):
+    """A candidate must beat the incumbent on `figure` by `by` with `confidence`, and lose nothing that matters."""
+
+    figure: Figure = "exact_match"
+    by: float = Field(0.0, description="in the figure's own unit; the loss counts downwards")
+    confidence: float = Field(0.95, gt=0.5, lt=1, description="that the difference is larger, one-sided, paired")
+    may_lose: float = Field(0.05, ge=0, description="of the regression set's exact match or token F1 against the base")
+    longest: float = Field(1.5, gt=0, description="mean length of its answers, over the incumbent's")
+    refusals: float = Field(0.05, ge=0, le=1, description="share of refusals, more than the incumbent's")
+    repetition: float = Field(0.05, ge=0, le=1, description="share of repetitive answers, more than the incumbent's")
+
+
+class Judge(Settings):
+    """Any OpenAI-compatible chat endpoint that compares two answers. Its key is the variable JUDGE_KEY."""
+
+    url: str
+    model: str
+    key: SecretStr | None = None
+    rows: int = Field(50, ge=1, description="held-out rows that it is asked about, each in both orders")
+
+
+class GateSettings(Settings):
+    """The gate, which needs a gateway: base, incumbent and candidate answer the held-out rows in the serving engine."""
+
+    incumbent: str | None = Field(
+        None, description="the version to beat; what the alias serves now, else the base, if unset"
+    )
+    rows: int = Field(200, ge=1, description="held-out rows at most, chosen by a sticky hash")
+    max_tokens: int = Field(128, ge=1, description="of an answer")
+    at_once: int = Field(8, ge=1, description="requests under way")
+    labels: Literal["auto", "on", "off"] = Field("auto", description="whether completions are labels of a small set")
+    regression: Path | None = Field(None, description="rows of prompt and completion; the shipped ones if unset")
+    parity_rows: int = Field(8, ge=0, description="rows on which PEFT and the engine must agree; 0: not checked")
+    parity_nats: float = Field(0.15, gt=0, description="largest mean difference of a token's log-probability")
+    policy: Policy = Policy()
+    judge: Judge | None = None
+    seed: int = Field(0, ge=0)
