@@ -18,7 +18,7 @@ from typing import Any
 from adapters import strictjson
 from adapters.examples import Example
 from trainer.errors import InvalidData
-from trainer.rows import SHAPES, BadRow, example_of
+from trainer.data.rows import SHAPES, BadRow, example_of
 from trainer.settings.data import DataSettings
 
 BAD, TWICE, LEAKED = "judged bad", "exact duplicates", "also held out"

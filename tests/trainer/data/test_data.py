@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from adapters.examples import Example, write_jsonl
 from trainer.data import BAD, LEAKED, TWICE, is_held_out, read, read_file
 from trainer.errors import InvalidData
-from trainer.rows import BadRow, example_of
+from trainer.data.rows import BadRow, example_of
 from trainer.settings.data import DataSettings
 
 USER = [{"role": "user", "content": "hi"}]
