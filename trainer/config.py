@@ -1,6 +1,7 @@
 """A run's settings: one YAML file, `--set key=value` over it, and two variables. Imports without torch.
 
-The only reader of the environment in the trainer: GATEWAY_URL and GATEWAY_KEY, for what a file should not hold.
+The only reader of the environment in the trainer: GATEWAY_URL and GATEWAY_KEY, for what a file should not hold, and
+what torchrun tells its processes.
 Data files are found relative to the file that names them; every other path is relative to the working directory.
 """
 
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -29,6 +31,16 @@ _LIBRARIES = {
     # a float32 step of 512 tokens takes 5 CPU-seconds, and not 19.
     "OMP_WAIT_POLICY": "PASSIVE",
 }
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """Which process of how many this is, in all and on this machine; `rank` 0 is the main one."""
+
+    rank: int
+    size: int
+    local_rank: int
+    local_size: int
 
 
 class RunSettings(Settings):
@@ -89,6 +101,12 @@ def prepare_libraries() -> None:
     """Set what torch and tokenizers read when they are loaded, unless it is set already. Call before importing them."""
     for variable, value in _LIBRARIES.items():
         os.environ.setdefault(variable, value)
+
+
+def world() -> World:
+    """This process among those that torchrun or accelerate launch started; alone without them."""
+    names = {"RANK": 0, "WORLD_SIZE": 1, "LOCAL_RANK": 0, "LOCAL_WORLD_SIZE": 1}
+    return World(*(int(os.environ.get(name, alone)) for name, alone in names.items()))
 
 
 def assignment(text: str) -> tuple[str, Any]:

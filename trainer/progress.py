@@ -27,6 +27,22 @@ def to(stream: TextIO) -> Progress:
     return TerminalProgress(console) if console.is_terminal else PlainProgress(stream)
 
 
+class Silent:
+    """For processes that take part in what another tells of."""
+
+    def say(self, text: str) -> None:
+        pass
+
+    def begin(self, steps: int, *, done: int) -> None:
+        pass
+
+    def step(self, step: int, *, loss: float, tokens: int) -> None:
+        pass
+
+    def end(self) -> None:
+        pass
+
+
 class PlainProgress:
     """For logs and pipes: a line at the first and the last step and every few seconds between."""
 

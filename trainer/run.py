@@ -7,17 +7,34 @@ from __future__ import annotations
 
 from typing import Any
 
-from trainer import config, data
+from trainer import config, data, processes, recipes
 from trainer.config import RunSettings
 from trainer.data import Dataset
 from trainer.gateway_client import Gateway, require_servable
-from trainer.progress import Progress
+from trainer.progress import Progress, Silent
 from trainer.publish import publish
 from trainer.runlog import RunDirectory
 
 
 def run_all(settings: RunSettings, voice: Progress) -> dict[str, Any]:
-    """The whole run, or what is left of it; returns what `trainer run --json` prints. Raises `TrainerError`s."""
+    """The whole run, or what is left of it; returns what `trainer run --json` prints. Raises `TrainerError`s.
+
+    Under torchrun the main process does it, and the others take part in the training only; they return nothing.
+    """
+    config.prepare_libraries()
+    try:
+        return _own(settings, voice) if config.world().rank == 0 else _take_part(settings)
+    finally:
+        processes.part()
+
+
+def _take_part(settings: RunSettings) -> dict[str, Any]:
+    if processes.told(False):
+        recipes.train(RunDirectory(settings, owned=False), settings, Silent())
+    return {}
+
+
+def _own(settings: RunSettings, voice: Progress) -> dict[str, Any]:
     check_engine(settings, voice)
     run = RunDirectory(settings)
     try:
@@ -26,12 +43,9 @@ def run_all(settings: RunSettings, voice: Progress) -> dict[str, Any]:
         else:
             dataset = read(settings, voice)
             run.keep_data(dataset.train, dataset.held_out, dataset.counts)
-        if run.result() is None:
+        if processes.told(run.result() is None):
             voice.say("importing torch and transformers")
-            config.prepare_libraries()
-            from trainer.recipes import sft  # imports torch
-
-            sft.train(run, settings, voice)
+            recipes.train(run, settings, voice)
         voice.say("publishing")
         published = publish(run, settings)
         about = {"run": run.id, "run_dir": str(run.path), "examples": run.about["examples"]}

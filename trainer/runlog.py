@@ -15,6 +15,7 @@ import hashlib
 import importlib.metadata
 import io
 import json
+import math
 import os
 import platform
 import secrets
@@ -34,12 +35,16 @@ _LIBRARIES = ("tuneloop", "torch", "transformers", "trl", "peft", "accelerate")
 
 
 class RunDirectory:
-    """An open run directory; one process at a time. Raises `RunConflict` if it holds another run, or a live one."""
+    """An open run directory; one process at a time. Raises `RunConflict` if it holds another run, or a live one.
 
-    def __init__(self, settings: RunSettings) -> None:
+    The other processes of a run under torchrun open it not `owned`: they read what the main one wrote, and write none.
+    """
+
+    def __init__(self, settings: RunSettings, *, owned: bool = True) -> None:
         self.path = settings.run_dir
+        self.owned = owned
         self.path.mkdir(parents=True, exist_ok=True)
-        self._lock = self._locked()
+        self._lock = self._locked() if owned else io.StringIO()
         self.about: dict[str, Any] = self._read("run.json") or {}
         self.resumed = bool(self.about)
         essence = {"settings": settings.essence(), "files": _fingerprints(settings.data.train + settings.data.held_out)}
@@ -52,7 +57,7 @@ class RunDirectory:
                 "versions": _versions(),
                 "essence": essence,
             }
-        elif self.about["essence"] != essence:
+        elif owned and self.about["essence"] != essence:
             changed = "settings" if self.about["essence"]["settings"] != essence["settings"] else "data files"
             self.close()
             remedy = "name another run_dir, or remove this one"
@@ -103,11 +108,25 @@ class RunDirectory:
 
     def metrics(self, *, up_to: int) -> TextIO:
         """The open metrics file, holding the lines of steps up to `up_to`: later ones will be trained again."""
+        if not self.owned:
+            return io.StringIO()
         path = self.path / "metrics.jsonl"
         lines = path.read_text("utf-8").splitlines(keepends=True) if path.exists() else []
         kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= up_to]
         self._write("metrics.jsonl", "".join(kept))
         return path.open("a", encoding="utf-8", buffering=1)
+
+    def last_loss(self) -> float:
+        """The loss of the last step in the metrics; not a number if there is none."""
+        path = self.path / "metrics.jsonl"
+        lines = path.read_text("utf-8").splitlines() if path.exists() else []
+        losses = [json.loads(line).get("loss") for line in lines]
+        return next((float(loss) for loss in reversed(losses) if loss is not None), math.nan)
+
+    def remember(self, **facts: Any) -> None:
+        """Add to run.json what a continued run must do the same way."""
+        self.about |= facts
+        self._write("run.json", _json(self.about))
 
     def keep_result(self, result: dict[str, Any]) -> None:
         self._write("result.json", _json(result))
@@ -140,6 +159,8 @@ class RunDirectory:
 
     def _write(self, name: str, text: str) -> None:
         """Replace a file in one step: a reader, or the next run, sees the old text or the new."""
+        if not self.owned:
+            return
         draft = self.path / f"{name}.draft"
         with draft.open("w", encoding="utf-8", newline="\n") as file:
             file.write(text)
