@@ -52,6 +52,8 @@ class MetricKind(StrEnum):
     FLOAT = "float"
     COMMENT = "comment"
     DEMONSTRATION = "demonstration"
+    PREFERENCE = "preference"
+    """The judged answer was better than another one, whose id is the value."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +166,7 @@ class Assignment:
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """A declared feedback metric. `optimize` is "max" or "min" and means nothing for comments and demonstrations."""
+    """A declared feedback metric. `optimize` is "max" or "min" and means nothing for words."""
 
     tenant: str
     name: str
@@ -247,7 +249,8 @@ class Inference(msgspec.Struct, gc=False):
 class Feedback:
     """One judgement of a live answer. Exactly one of `inference_id` and `episode_id` is set.
 
-    `value` fits the metric's kind: bool, float, or str (the comment, or the ideal answer of a demonstration).
+    `value` fits the metric's kind: bool, float, or str (the comment, the ideal answer of a demonstration, or of a
+    preference the bare id of the answer that lost).
     `correction` is the ideal answer that may come with any metric.
     """
 

@@ -1,25 +1,27 @@
-"""GET /admin/v1/export: a tenant's judged traffic as training rows, one JSON object a line."""
+"""GET /admin/v1/export: a tenant's judged traffic as rows to learn from or with all that was said, one a line."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query
 from pydantic import AfterValidator
 from starlette.responses import Response, StreamingResponse
 
 from adapters.examples import Example
+from adapters.judgements import Judged
 from gateway.api.auth import own_tenant, require_admin
 from gateway.api.bodies import CallerHere, IdentifiedRoute, RoomsHere
 from gateway.api.shapes import Name
 from gateway.errors import InvalidRequest
-from gateway.feedback.export import examples
+from gateway.feedback.export import examples, judged
 
 router = APIRouter(prefix="/admin/v1", tags=["export"], route_class=IdentifiedRoute)
 
 JSONL = "application/jsonl"
+_LINE = {"anyOf": [Example.model_json_schema(), Judged.model_json_schema()]}
 
 
 def _sensible(moment: datetime) -> datetime:
@@ -31,9 +33,9 @@ def _sensible(moment: datetime) -> datetime:
 
 @router.get(
     "/export",
-    summary="Stream training rows",
+    summary="Stream training rows, or judged answers",
     response_class=StreamingResponse,
-    responses={200: {"content": {JSONL: {"schema": Example.model_json_schema()}}, "description": "One row a line."}},
+    responses={200: {"content": {JSONL: {"schema": _LINE}}, "description": "One row a line."}},
 )
 async def export(
     rooms: RoomsHere,
@@ -42,6 +44,9 @@ async def export(
     alias: Name | None = None,
     metric: Name | None = None,
     since: Annotated[datetime, AfterValidator(_sensible)] | None = None,
+    form: Annotated[
+        Literal["examples", "judged"], Query(alias="format", description="Each answer's best label, or all feedback.")
+    ] = "examples",
 ) -> Response:
     require_admin(caller)
     mine = caller.tenant.name if caller.tenant else None
@@ -50,15 +55,18 @@ async def export(
         raise InvalidRequest(
             "Which tenant?", remedy="Add ?tenant=NAME.", param="tenant", code="missing_required_parameter"
         )
-    rows = examples(rooms.db, own_tenant(caller, named), alias=alias, metric=metric, since=since)
+    read = judged if form == "judged" else examples
+    rows: AsyncIterator[Example | Judged] = read(
+        rooms.db, own_tenant(caller, named), alias=alias, metric=metric, since=since
+    )
     # The first row is read before the status goes out, so that what can fail at once fails with a status.
     first = await anext(rows, None)
     return StreamingResponse(_lines(first, rows), media_type=JSONL)
 
 
-async def _lines(first: Example | None, rest: AsyncIterator[Example]) -> AsyncIterator[bytes]:
+async def _lines(first: Example | Judged | None, rest: AsyncIterator[Example | Judged]) -> AsyncIterator[bytes]:
     if first is None:
         return
     yield first.to_json().encode() + b"\n"
-    async for example in rest:
-        yield example.to_json().encode() + b"\n"
+    async for row in rest:
+        yield row.to_json().encode() + b"\n"

@@ -19,7 +19,7 @@ class NewMetric(Body):
     """A metric's kind never changes: what was said before would lose its meaning."""
 
     name: Name = Field(examples=["helpful"])
-    kind: Literal["boolean", "float", "comment", "demonstration"] = Field(examples=["boolean"])
+    kind: Literal["boolean", "float", "comment", "demonstration", "preference"] = Field(examples=["boolean"])
     optimize: Literal["max", "min"] = Field("max", description="Whether larger (or true) is better, or smaller.")
     description: str = Field("", max_length=1000, examples=["the answer solved the ticket"])
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -14,10 +14,13 @@ def export(
     alias: Annotated[str | None, typer.Option(help="Only this alias's traffic.")] = None,
     metric: Annotated[str | None, typer.Option(help="Only feedback on this metric.")] = None,
     since: Annotated[str | None, typer.Option(metavar="MOMENT", help="Such as 2026-01-01T00:00:00Z.")] = None,
+    form: Annotated[
+        Literal["examples", "judged"], typer.Option("--format", help="Each answer's best label, or all that was said.")
+    ] = "examples",
     output: Annotated[str | None, typer.Option("--output", "-o", metavar="FILE", help="Instead of printing.")] = None,
 ) -> None:
     """Training rows from judged traffic, one JSON object a line."""
-    query = {"tenant": tenant, "alias": alias, "metric": metric, "since": since}
+    query = {"tenant": tenant, "alias": alias, "metric": metric, "since": since, "format": form}
     write_out(stream("/export", query=query), to=output)
 
 

@@ -21,7 +21,7 @@ tenants = typer.Typer(help="Who shares the base model.", no_args_is_help=True, r
 keys = typer.Typer(help="API keys of a tenant.", no_args_is_help=True, rich_markup_mode=None)
 metrics = typer.Typer(help="What feedback may be about.", no_args_is_help=True, rich_markup_mode=None)
 
-Kind = Literal["boolean", "float", "comment", "demonstration"]
+Kind = Literal["boolean", "float", "comment", "demonstration", "preference"]
 StoreContent = Annotated[
     bool | None, typer.Option("--store-content/--no-store-content", help="Keep prompts and answers, to learn from.")
 ]

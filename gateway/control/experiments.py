@@ -106,7 +106,11 @@ class Experiments:
 
 async def _check_metric(connection: Connection, tenant: str, name: str) -> None:
     metric = await metrics.find(connection, tenant, name)
-    if metric is None or metric.kind not in (MetricKind.BOOLEAN, MetricKind.FLOAT):
+    if metric is None:
+        raise InvalidRequest(f"The tenant has no metric `{name[:80]}`.", remedy="Declare it first.", param="metric")
+    if metric.kind not in (MetricKind.BOOLEAN, MetricKind.FLOAT):
         raise InvalidRequest(
-            f"The tenant has no boolean or float metric `{name[:80]}`.", remedy="Declare it first.", param="metric"
+            f"A metric of kind {metric.kind} has no rate or mean to compare variants by.",
+            remedy="Name a metric of kind boolean or float.",
+            param="metric",
         )

@@ -31,6 +31,8 @@ MAX_COMMENT = 10_000
 MAX_NUMBER = 1e12
 """Larger than any rating, latency or price; its square still fits the sums of squares that results are made of."""
 
+_WORDS = frozenset((MetricKind.COMMENT, MetricKind.DEMONSTRATION, MetricKind.PREFERENCE))
+
 Emit = Callable[[Feedback, str | None, str | None], None]
 """Told of each new judgement, with the trace and span ids of the request it is about, if these are known."""
 
@@ -57,7 +59,8 @@ class FeedbackBody(BaseModel):
     )
     metric: str = Field(min_length=1, max_length=64, description="A metric declared for the tenant.")
     value: bool | FiniteFloat | Annotated[str, Field(min_length=1, max_length=MAX_TEXT)] = Field(
-        description="true or false, a number, a comment, or the ideal answer: as the metric's kind wants it."
+        description="As the metric's kind wants it: true or false, a number, a comment, the ideal answer, or of a "
+        "preference the `id` of the answer that this one is better than."
     )
     comment: Annotated[str, Field(max_length=MAX_COMMENT)] | None = Field(None, description="In the judge's own words.")
     correction: Annotated[str, Field(min_length=1, max_length=MAX_TEXT)] | None = Field(
@@ -94,11 +97,14 @@ class Intake:
         inference = self._own_inference(tenant, body.inference_id)
         kind = await self._kind(tenant, body.metric)
         _about_one_answer(kind, body)
+        value = _fitting(kind, body)
+        if kind is MetricKind.PREFERENCE:
+            value = self._loser(tenant, str(value), inference)
         feedback = Feedback(
             id=f"fb-{uuid.uuid4().hex}",
             tenant=tenant.name,
             metric=body.metric,
-            value=_fitting(kind, body),
+            value=value,
             created_at=datetime.now(UTC),
             inference_id=inference,
             episode_id=body.episode_id,
@@ -119,14 +125,24 @@ class Intake:
             self._tell(feedback, recorded)
         return replace(feedback, id=recorded.id), recorded.created
 
-    def _own_inference(self, tenant: Tenant, text: str | None) -> str | None:
+    def _own_inference(self, tenant: Tenant, text: str | None, *, param: str = "inference_id") -> str | None:
         if text is None:
             return None
         bare = canonical_inference_id(text)
         if bare is None or not is_inference_of(self._current.snapshot.secret, tenant.name, bare):
             # Without the id: foreign and made-up ones answer with the same bytes.
-            raise NotFound("No such inference was given to this tenant.", param="inference_id")
+            raise NotFound("No such inference was given to this tenant.", param=param)
         return bare
+
+    def _loser(self, tenant: Tenant, text: str, winner: str | None) -> str:
+        loser = self._own_inference(tenant, text, param="value")
+        if loser is None or loser == winner:
+            raise InvalidRequest(
+                "An answer cannot be better than itself.",
+                remedy="Send the winner as inference_id and the loser as value.",
+                param="value",
+            )
+        return loser
 
     async def _kind(self, tenant: Tenant, name: str) -> MetricKind:
         known = self._current.snapshot.metrics
@@ -158,13 +174,14 @@ def _fitting(kind: MetricKind, body: FeedbackBody) -> bool | float | str:
         if abs(value) <= MAX_NUMBER:
             return float(value)
         raise InvalidRequest(f"The value is beyond ±{MAX_NUMBER:g}.", remedy="Use a larger unit.", param="value")
-    if kind in (MetricKind.COMMENT, MetricKind.DEMONSTRATION) and isinstance(value, str):
+    if kind in _WORDS and isinstance(value, str):
         return value
     wanted = {
         MetricKind.BOOLEAN: "true or false",
         MetricKind.FLOAT: "a number",
         MetricKind.COMMENT: "a string, the comment",
         MetricKind.DEMONSTRATION: "a string, the ideal answer",
+        MetricKind.PREFERENCE: "a string, the id of the answer that lost",
     }[kind]
     raise InvalidRequest(
         f"The value does not fit a metric of kind {kind}.", remedy=f"Send {wanted}.", param="value", code="invalid_type"
@@ -172,8 +189,17 @@ def _fitting(kind: MetricKind, body: FeedbackBody) -> bool | float | str:
 
 
 def _about_one_answer(kind: MetricKind, body: FeedbackBody) -> None:
-    """Refuse an ideal answer for a whole conversation: nobody could say which of its requests it answers."""
-    if body.episode_id is not None and (kind is MetricKind.DEMONSTRATION or body.correction is not None):
+    """Refuse an ideal answer for a whole conversation: nobody could say which of its requests it answers. So with a
+    preference."""
+    if body.episode_id is None:
+        return
+    if kind is MetricKind.PREFERENCE:
+        raise InvalidRequest(
+            "A preference is about one answer, not about a conversation.",
+            remedy="Send the inference_id of the answer that won.",
+            param="inference_id",
+        )
+    if kind is MetricKind.DEMONSTRATION or body.correction is not None:
         raise InvalidRequest(
             "An ideal answer belongs to one request, not to a conversation.",
             remedy="Send the inference_id of the request that it answers.",

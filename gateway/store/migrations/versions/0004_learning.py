@@ -1,0 +1,53 @@
+"""What the loop of learning needs: preferences, the gate's verdicts, lineage, and erasures that last.
+
+`lineage` says which row went into which version, in the order of the training rows; it holds ids and digests only.
+`erasures` remembers whose content was erased and when, so that what is written later of an earlier request is erased
+too. The index on `inferences` is for finding a user's rows; a unit is a hash that no two tenants share.
+"""
+
+from alembic import op
+
+revision = "0004"
+down_revision = "0003"
+branch_labels = None
+depends_on = None
+
+STATEMENTS = (
+    "ALTER TABLE metrics DROP CONSTRAINT metrics_kind_check, ADD CONSTRAINT metrics_kind_check "
+    "CHECK (kind IN ('boolean', 'float', 'comment', 'demonstration', 'preference'))",
+    "ALTER TABLE adapters ADD COLUMN verdict text CHECK (verdict IN ('accepted', 'refused', 'undecided')), "
+    "ADD COLUMN verdict_reason text",
+    """
+CREATE TABLE lineage (
+    tenant        text COLLATE "C" NOT NULL,
+    name          text COLLATE "C" NOT NULL,
+    version       integer NOT NULL,
+    seq           integer NOT NULL,            -- the order of the training rows, from 0
+    row           text NOT NULL,               -- sha256:… of the row
+    inference_id  text COLLATE "C",
+    unit          text COLLATE "C",
+    feedback_ids  text[] COLLATE "C" NOT NULL,
+    PRIMARY KEY (tenant, name, version, seq),
+    FOREIGN KEY (tenant, name, version) REFERENCES adapters
+)""",
+    "CREATE INDEX lineage_of_unit ON lineage (tenant, unit) WHERE unit IS NOT NULL",
+    "CREATE INDEX lineage_of_inference ON lineage (tenant, inference_id) WHERE inference_id IS NOT NULL",
+    "CREATE INDEX lineage_of_feedback ON lineage USING gin (feedback_ids)",
+    """
+CREATE TABLE erasures (
+    tenant     text COLLATE "C" NOT NULL REFERENCES tenants,
+    unit       text COLLATE "C" NOT NULL,
+    erased_at  timestamptz NOT NULL,           -- of what was asked until then nothing is kept
+    PRIMARY KEY (tenant, unit)
+)""",
+    "CREATE INDEX inferences_of_unit ON inferences (unit)",
+)
+
+
+def upgrade() -> None:
+    for statement in STATEMENTS:
+        op.execute(statement)
+
+
+def downgrade() -> None:
+    raise NotImplementedError("a database goes forward only: restore a backup to go back")
