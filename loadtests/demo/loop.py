@@ -7,18 +7,16 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import shutil
-import subprocess
-import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from loadtests.demo import triage
-from loadtests.demo.gateway import DemoFailed, Gateway, running
+from loadtests.demo.gateway import Gateway, running
 from loadtests.demo.progress import Step, step
+from loadtests.demo.training import published_by, trainer
 from loadtests.demo.users import METRIC, Asked, Streamed, Users
 
 BASE_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
@@ -98,32 +96,13 @@ def prepare(gateway: Gateway) -> dict[str, str]:
 
 def train(gateway: Gateway, run_dir: Path, model_path: Path, now: Step, *, parent: str | None = None) -> dict[str, Any]:
     """`trainer run` in its own process, publishing through the gateway; returns its last line, a JSON object."""
-    command = [
-        *(sys.executable, "-m", "trainer", "run", str(Path(__file__).with_name("triage.yaml")), "--json"),
+    arguments = [
+        *("run", str(Path(__file__).with_name("triage.yaml")), "--json"),
         *("--set", f"run_dir={run_dir}", "--set", f"model_path={model_path}"),
     ]
     if parent is not None:
-        command += ["--set", f"data.gateway.alias={ALIAS}", "--set", f"publish.parent={parent}"]
-    environment = {"GATEWAY_URL": gateway.url, "GATEWAY_KEY": gateway.admin_key}
-    last = ""
-    with (run_dir.parent / f"{run_dir.name}.log").open("w") as log:
-        process = subprocess.Popen(
-            command, env=_with(environment), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
-        assert process.stdout is not None
-        try:
-            for line in process.stdout:
-                log.write(line)
-                if line.strip():
-                    last = line.strip()
-                    now.say(last[:110])
-        finally:
-            process.terminate()  # a no-op after its end; on Ctrl-C it must not train on alone
-    if process.wait() != 0:
-        raise DemoFailed(f"the trainer failed: {last} (see {run_dir}.log)")
-    published: dict[str, Any] = json.loads(last)
-    name, version = published["ref"].removeprefix(f"{TENANT}/").split("@")
-    published |= gateway.call("GET", f"/tenants/{TENANT}/adapters/{name}/{version}")
+        arguments += ["--set", f"data.gateway.alias={ALIAS}", "--set", f"publish.parent={parent}"]
+    published = published_by(gateway, trainer(gateway, arguments, run_dir.parent / f"{run_dir.name}.log", now))
     now.note = f"{published['ref']} {published['digest'][:19]}…"
     return published
 
@@ -208,7 +187,3 @@ class _Counter:
 
     def text(self) -> str:
         return f"{self.answered} of {self.expected} answered, {self.good} judged right, {self.failed} failed"
-
-
-def _with(extra: dict[str, str]) -> dict[str, str]:
-    return {**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", **extra}
