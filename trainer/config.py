@@ -21,7 +21,7 @@ from trainer.settings.access import GatewayAccess, PublishSettings
 from trainer.settings.base import Settings
 from trainer.settings.data import DataSettings
 from trainer.settings.gate import GateSettings
-from trainer.settings.rounds import FeedbackSettings, ReplaySettings
+from trainer.settings.rounds import FeedbackSettings, ReplaySettings, RoundSettings
 from trainer.settings.training import LoraSettings, PreferenceSettings, TrainingSettings
 
 ENVIRONMENT = {"GATEWAY_URL": "gateway.url", "GATEWAY_KEY": "gateway.key"}
@@ -56,6 +56,7 @@ class RunSettings(Settings):
     preference: PreferenceSettings = PreferenceSettings()
     feedback: FeedbackSettings = FeedbackSettings()
     replay: ReplaySettings = ReplaySettings()
+    round: RoundSettings = RoundSettings()
     gate: GateSettings | None = None
     gateway: GatewayAccess = GatewayAccess()
     publish: PublishSettings = PublishSettings()
@@ -76,7 +77,7 @@ class RunSettings(Settings):
 
     def essence(self) -> dict[str, Any]:
         """What decides the outcome, as plain values: two runs with equal essence and equal data are the same run."""
-        left_out = {"gateway": True, "run_dir": True, "model_path": True, "publish": True, "gate": True}
+        left_out = {"gateway": True, "run_dir": True, "model_path": True, "publish": True, "gate": True, "round": True}
         return self.model_dump(mode="json", exclude={**left_out, "training": {"threads", "save_seconds"}})
 
 
