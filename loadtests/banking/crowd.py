@@ -55,8 +55,16 @@ class Crowd:
         self._gate = asyncio.Semaphore(at_once)
 
     async def judge(self, turns: Sequence[Turn], record: Record, say: Tell) -> list[dict[str, Any]]:
-        """A round of thumbs: one answer each, judged on two metrics, of which one is the poisoned record."""
+        """A round of thumbs: one answer each."""
         return await self._round(turns, record, say, self._thumb)
+
+    async def poison(self, lines: Sequence[dict[str, Any]], thumbs: Sequence[bool], record: Record) -> None:
+        """Say of the same answers what the poisoned record has, on a metric of its own."""
+        done = {line["turn"] for line in record.lines}
+        for line, up in zip(lines, thumbs, strict=True):
+            if line["turn"] not in done:
+                await self._say(line, POISONED, up)
+                record.add({"turn": line["turn"], "up": up})
 
     async def compare(self, turns: Sequence[Turn], record: Record, say: Tell) -> list[dict[str, Any]]:
         """A round of preferences: two sampled answers each, and a correction where both are wrong."""
@@ -82,10 +90,9 @@ class Crowd:
 
     async def _thumb(self, turn: Turn) -> dict[str, Any]:
         answer = await self._ask(turn)
-        thumb, poisoned = users.thumb(turn, answer["answer"]), users.poisoned_thumb(turn, answer["answer"])
+        thumb = users.thumb(turn, answer["answer"])
         await self._say(answer, THUMBS, thumb)
-        await self._say(answer, POISONED, poisoned)
-        return {**answer, "right": users.is_right(answer["answer"], turn.question), "up": thumb, "poisoned": poisoned}
+        return {**answer, "right": users.is_right(answer["answer"], turn.question), "up": thumb}
 
     async def _pair(self, turn: Turn) -> dict[str, Any]:
         pair = [await self._ask(turn), await self._ask(turn)]

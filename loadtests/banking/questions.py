@@ -40,12 +40,12 @@ class Plan:
     written: int = 20
     checked: int = 10
     users: int = 60
-    questions: int = 10
+    questions: int = 12
     tested: int = 40
     seed: int = 77
 
 
-QUICK = Plan(intents=6, written=12, checked=5, users=20, questions=8, tested=20)
+QUICK = Plan(intents=6, written=12, checked=5, users=25, questions=8, tested=20)
 
 
 @dataclass(frozen=True, slots=True)

@@ -112,10 +112,10 @@ def prepare(gateway: Gateway) -> str:
 
 
 def serve(gateway: Gateway, page: Page, before: str) -> str:
-    """Four in five customers get the page's version if the gate accepted it, the others what was served before."""
+    """Nine in ten customers get the page's version if the gate accepted it, the others what was served before."""
     if page["verdict"] != "accepted":
         return before
-    gateway.point(TENANT, ALIAS, {"before": (1, before), "now": (4, page["ref"])})
+    gateway.point(TENANT, ALIAS, {"before": (1, before), "now": (9, page["ref"])})
     return str(page["ref"])
 
 
@@ -162,6 +162,10 @@ async def _crowd(gateway: Gateway, place: Place, key: str, name: str, turns: lis
     record = Record(place.home / f"{name}.jsonl")
     try:
         lines = await (crowd.judge if name == "thumbs" else crowd.compare)(turns, record, now.say)
+        if name == "thumbs":
+            tuned = [line for line in lines if line["adapter"] != BASE]
+            thumbs = users.poisoned(tuned, place.plan.seed)
+            await crowd.poison(tuned, thumbs, Record(place.home / "poisoned.jsonl"))
     finally:
         await crowd.aclose()
     await asyncio.sleep(1.5)  # the recorder writes in batches, at most a second apart
@@ -169,17 +173,15 @@ async def _crowd(gateway: Gateway, place: Place, key: str, name: str, turns: lis
 
 
 def judged(lines: list[dict[str, Any]]) -> Page:
-    """What a round of thumbs came to, by variant."""
+    """What a round of thumbs came to, by version."""
     arms: dict[str, Page] = {}
     for line in lines:
-        arm = arms.setdefault(line["adapter"], {"answers": 0, "right": 0, "up": 0, "poisoned_up": 0})
+        arm = arms.setdefault(line["adapter"], {"answers": 0, "right": 0, "up": 0})
         arm["answers"] += 1
         arm["right"] += line["right"]
         arm["up"] += line["up"]
-        arm["poisoned_up"] += line["poisoned"]
-    flipped = sum(line["up"] is not line["poisoned"] for line in lines)
     rates = ", ".join(f"{ref} right {arm['right']} of {arm['answers']}" for ref, arm in sorted(arms.items()))
-    return {"arms": arms, "thumbs": len(lines), "flipped": flipped, "note": f"{len(lines)} thumbs; {rates}"}
+    return {"arms": arms, "thumbs": len(lines), "note": f"{len(lines)} thumbs; {rates}"}
 
 
 def compared(lines: list[dict[str, Any]]) -> Page:

@@ -2,15 +2,16 @@
 
 A customer knows their own intent. They put their thumb up if the answer names it and down if not, and err in a stated
 share of the cases. Shown two answers they prefer the right one, with the same share of errors; if both are wrong they
-may write down what they meant. A few can be told to say the opposite of what is so: the poisoners. This page decides;
-`crowd.py` asks and tells.
+may write down what they meant. In a second record of the same thumbs three customers press the opposite of what is so.
+This page decides; `crowd.py` asks and tells.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from loadtests.banking.questions import Plan, Question
 
@@ -19,32 +20,28 @@ NOISE = 0.05
 CORRECTS = 0.5
 """The share of customers' wrong answers that they correct, when asked for a preference they do not have."""
 POISONERS = 3
+POISON = 0.05
+"""The share of all thumbs that the poisoners turn round, together."""
 
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One question of one customer. `slip`: they will press the wrong button; `corrects`: they would say what is right.
-
-    `poisoner`: in the poisoned record of the same round their judgement is turned round.
-    """
+    """One question of a customer. `slip`: they will press the wrong button; `corrects`: they would say what is right."""
 
     number: int
     user: str
     question: Question
     slip: bool
     corrects: bool
-    poisoner: bool
 
 
 def turns(questions: Sequence[Question], plan: Plan, round_name: str) -> list[Turn]:
     """Everybody's questions of a round, interleaved as customers come: first everyone's first, then the second ones."""
     rng = random.Random(f"{plan.seed}:{round_name}")
-    poisoners = set(rng.sample(range(plan.users), min(POISONERS, plan.users)))
     found = []
     for number, question in enumerate(questions):
-        user = number % plan.users
         slip, corrects = rng.random() < NOISE, rng.random() < CORRECTS
-        found.append(Turn(number, f"{round_name}-{user:03d}", question, slip, corrects, user in poisoners))
+        found.append(Turn(number, f"{round_name}-{number % plan.users:03d}", question, slip, corrects))
     return found
 
 
@@ -58,9 +55,20 @@ def thumb(turn: Turn, answer: str) -> bool:
     return is_right(answer, turn.question) is not turn.slip
 
 
-def poisoned_thumb(turn: Turn, answer: str) -> bool:
-    """The same, but poisoners press the opposite of what is so."""
-    return not is_right(answer, turn.question) if turn.poisoner else thumb(turn, answer)
+def poisoned(lines: Sequence[Mapping[str, Any]], seed: int) -> list[bool]:
+    """The thumbs of a round (its recorded lines), a share of `POISON` of them turned round by `POISONERS` customers.
+
+    They say that right is wrong and wrong is right, without a slip.
+    """
+    customers = sorted({line["user"] for line in lines})
+    chosen = set(random.Random(seed).sample(customers, min(POISONERS, len(customers))))
+    left = round(POISON * len(lines))
+    found = []
+    for line in lines:
+        turned = left > 0 and line["user"] in chosen
+        left -= turned
+        found.append(not line["right"] if turned else line["up"])
+    return found
 
 
 def preferred(turn: Turn, first: str, second: str) -> int | None:

@@ -75,20 +75,19 @@ def test_customers_judge_by_the_intent_and_err_as_often_as_is_said() -> None:
     assert right == [not up for up in wrong]
 
 
-def test_three_poisoners_turn_their_own_share_of_labels_round_and_nobody_elses() -> None:
-    plan = Plan(users=60, questions=10)
-    turns = users.turns([Question(f"q{n}", "lost") for n in range(600)], plan, "a")
-    poisoned = [turn for turn in turns if turn.poisoner]
-    assert len(poisoned) == 30
-    assert len({turn.user for turn in poisoned}) == 3
-    assert not any(users.poisoned_thumb(turn, "lost") for turn in poisoned)
-    assert all(users.poisoned_thumb(turn, "fees") for turn in poisoned)
-    assert all(users.thumb(t, "lost") == users.poisoned_thumb(t, "lost") for t in turns if not t.poisoner)
+def test_three_poisoners_turn_one_thumb_in_twenty_round_and_nobody_else_any() -> None:
+    lines = [{"user": f"u{n % 60}", "right": n % 7 > 0, "up": n % 7 > 0} for n in range(600)]
+    thumbs = users.poisoned(lines, seed=7)
+    poisoners = {line["user"] for line, up in zip(lines, thumbs, strict=True) if up is not line["up"]}
+    assert len(poisoners) == 3
+    theirs = [(line, up) for line, up in zip(lines, thumbs, strict=True) if line["user"] in poisoners]
+    assert [up is not line["right"] for line, up in theirs] == [True] * 30
+    assert thumbs == users.poisoned(lines, seed=7) != users.poisoned(lines, seed=8)
 
 
 def test_the_right_one_of_two_answers_is_preferred_and_two_wrong_ones_may_be_corrected() -> None:
-    sure = users.Turn(0, "u", Question("q", "lost"), slip=False, corrects=True, poisoner=False)
-    clumsy = users.Turn(0, "u", Question("q", "lost"), slip=True, corrects=False, poisoner=False)
+    sure = users.Turn(0, "u", Question("q", "lost"), slip=False, corrects=True)
+    clumsy = users.Turn(0, "u", Question("q", "lost"), slip=True, corrects=False)
     assert users.preferred(sure, "fees", "lost") == 1
     assert users.preferred(clumsy, "fees", "lost") == 0
     assert users.preferred(sure, "lost", "lost") is users.preferred(sure, "fees", "pin") is None
