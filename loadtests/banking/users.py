@@ -26,7 +26,7 @@ POISON = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One question of a customer. `slip`: they will press the wrong button; `corrects`: they would say what is right."""
+    """One question of a customer. `slip`: they press the wrong button; `corrects`: they would say what is right."""
 
     number: int
     user: str
