@@ -4,25 +4,31 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import LoraConfig, get_peft_model
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 from transformers.utils import cached_file
 
-from trainer.config import RunSettings
+from trainer.config import RunSettings, world
 from trainer.errors import InvalidConfig
+from trainer.precision import Format, halve_linear_layers
 from trainer.settings.training import LoraSettings
 
 IGNORED = -100
 
 
+def _fp32(_config: Any, _device: str) -> Format:
+    return "fp32"
+
+
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A base model ready to train. `directory` holds its files; `autocast`: matrix products in bfloat16 on a CPU.
+    """A base model ready to train. `directory` holds its files; `autocast`: float32, its matrix products in bfloat16.
 
     `packed`: rows may be laid out in one sequence, if its attention heeds the mask.
     """
@@ -36,24 +42,39 @@ class Loaded:
 
     def computing(self) -> contextlib.AbstractContextManager[Any]:
         """Wrap every forward pass in this."""
-        return torch.autocast("cpu", dtype=torch.bfloat16) if self.autocast else contextlib.nullcontext()
+        return torch.autocast(self.device, dtype=torch.bfloat16) if self.autocast else contextlib.nullcontext()
+
+    @property
+    def half(self) -> bool:
+        """Whether matrix products are in bfloat16."""
+        return self.autocast or self.model.dtype == torch.bfloat16
 
 
-def load(settings: RunSettings) -> Loaded:
-    """Load base model and tokenizer. A local directory is read without any network. Raises `InvalidConfig`."""
+def load(settings: RunSettings, choose: Callable[[Any, str], Format] = _fp32) -> Loaded:
+    """Load base model and tokenizer. A local directory is read without any network. Raises `InvalidConfig`.
+
+    `choose` is asked, with the model's configuration and the device, for the number format if the settings leave it.
+    """
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cpu":
-        torch.set_num_threads(settings.training.threads or len(os.sched_getaffinity(0)))
-    half = _half_precision(settings.training.precision, device)
+        mine = len(os.sched_getaffinity(0)) // world().local_size
+        torch.set_num_threads(settings.training.threads or max(mine, 1))
     source = str(settings.model_path or settings.base_model)
     offline = settings.model_path is not None
     if offline and not (Path(source) / "config.json").is_file():
         raise InvalidConfig(f"model_path {source} holds no model", "name a directory with config.json and weights")
-    dtype = torch.bfloat16 if half and device == "cuda" else torch.float32
     try:
         config = AutoConfig.from_pretrained(source, local_files_only=offline)
+        wanted = settings.training.precision
+        half = (choose(config, device) if wanted == "auto" else wanted) == "bf16"
         tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=offline)
-        model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, local_files_only=offline).to(device)
+        model = AutoModelForCausalLM.from_pretrained(
+            source,
+            dtype=torch.bfloat16 if half and device == "cuda" else torch.float32,
+            quantization_config=_quantization(settings.training.quantize, half=half),
+            device_map={"": world().local_rank if device == "cuda" else device},
+            local_files_only=offline,
+        )
         directory = Path(source) if offline else Path(str(cached_file(source, "config.json"))).parent
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0][:200]
@@ -63,6 +84,7 @@ def load(settings: RunSettings) -> Loaded:
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     model.config.use_cache = False
+    _keep_differentiable(model)
     autocast = half and device == "cpu"
     model.eval()
     # A sliding window would have to be cut into the mask of a laid-out batch, layer by layer: pad instead.
@@ -73,7 +95,7 @@ def load(settings: RunSettings) -> Loaded:
 def with_lora(loaded: Loaded, settings: LoraSettings) -> Any:
     """The model with a fresh LoRA: only that is trainable, in float32. Seed torch first. Raises `InvalidConfig`."""
     if loaded.autocast:
-        _halve_linear_layers(loaded.model)
+        halve_linear_layers(loaded.model)
     targets = _linear_layers(loaded.model) if settings.targets == "all-linear" else settings.targets
     config = LoraConfig(
         r=settings.rank,
@@ -110,11 +132,29 @@ def save_adapter(model: Any, directory: Path) -> None:
     model.save_pretrained(str(directory), save_embedding_layers=False)
 
 
-def _half_precision(wanted: str, device: str) -> bool:
-    """bfloat16 pays on CUDA and on CPUs with AMX tiles; without those it is a third slower than float32 (FACTS §8)."""
-    if wanted != "auto":
-        return wanted == "bf16"
-    return torch.cuda.is_bf16_supported() if device == "cuda" else bool(torch.cpu._is_amx_tile_supported())
+def _quantization(wanted: str, *, half: bool) -> BitsAndBytesConfig | None:
+    """How bitsandbytes holds the frozen matrices; the head and the embeddings stay as they are."""
+    if wanted == "none":
+        return None
+    if wanted == "int8":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16 if half else torch.float32,
+    )
+
+
+def _keep_differentiable(model: Any) -> None:
+    """Forbid bitsandbytes to repack 4-bit weights for inference: training after it would get wrong gradients.
+
+    On CPUs with AVX512-BF16 the first pass in eval mode does so, and the kernel for that layout has no backward pass
+    (bitsandbytes 0.50; torch only warns). A held-out loss before training is such a pass.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
 
 
 def _linear_layers(model: Any) -> list[str]:
@@ -124,11 +164,3 @@ def _linear_layers(model: Any) -> list[str]:
     return sorted(
         {name.rpartition(".")[2] for name, part in named if isinstance(part, torch.nn.Linear) and part is not head}
     )
-
-
-def _halve_linear_layers(model: Any) -> None:
-    """Hold frozen matrices in bfloat16, else autocast copies them on each pass; norms and embeddings stay exact."""
-    head = model.get_output_embeddings()
-    for module in model.modules():
-        if isinstance(module, torch.nn.Linear) and module is not head:
-            module.to(torch.bfloat16)

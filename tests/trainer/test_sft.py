@@ -22,7 +22,7 @@ from adapters.ref import AdapterRef
 from adapters.store import AdapterStore
 from adapters.weights import BaseShape, inspect
 from tests.trainer import tiny
-from trainer.errors import InvalidData, TrainingFailed
+from trainer.errors import InvalidConfig, InvalidData, TrainingFailed
 from trainer.progress import PlainProgress
 from trainer.recipes.fit import _last_checkpoint
 from trainer.run import run_all
@@ -76,6 +76,76 @@ def test_two_steps_publish_an_adapter_that_peft_loads_and_inspection_takes(tmp_p
     plain = base(ids).logits
     assert not torch.equal(PeftModel.from_pretrained(base, str(opened.path))(ids).logits, plain)
     assert any(line.startswith("held-out loss after training") for line in voice.said)
+
+
+def trained(directory: Path, model: Path, **changed: Any) -> list[float]:
+    directory.mkdir()
+    wanted = tiny.settings(directory, model, **changed)
+    run_all(wanted, Quiet())
+    return losses(wanted.run_dir)
+
+
+def test_accumulated_batches_and_recomputed_activations_give_the_losses_of_one_batch(tmp_path: Path, tiny_model: Path):
+    plain = trained(tmp_path / "plain", tiny_model)
+    halves = {"training__batch_size": 2, "training__accumulate": 2}
+    assert trained(tmp_path / "halves", tiny_model, **halves) == pytest.approx(plain, abs=1e-5)
+    assert trained(tmp_path / "again", tiny_model, training__checkpointing=True) == pytest.approx(plain, abs=1e-5)
+
+
+@pytest.mark.parametrize("quantize", ["nf4", "int8"])
+def test_a_quantised_base_learns_and_leaves_an_ordinary_adapter(tmp_path: Path, tiny_model: Path, quantize: str):
+    wanted = tiny.settings(tmp_path, tiny_model, training__quantize=quantize, training__max_steps=2)
+    result = run_all(wanted, Quiet())
+    assert result["held_out_loss"] < result["held_out_loss_before"] and result["peak_memory_bytes"] > 1e8
+    found = inspect(wanted.run_dir / "adapter", base=BaseShape.of(tiny_model), base_model=tiny.NAME)
+    assert set(found.target_modules) == TARGETS and found.config.rslora
+    base = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
+    PeftModel.from_pretrained(base, str(wanted.run_dir / "adapter"))
+
+
+def test_a_held_out_loss_before_training_leaves_the_gradients_of_a_4_bit_base_as_they_are(
+    tmp_path: Path, tiny_model: Path
+):
+    common = {"training__quantize": "nf4", "data__held_out_share": 0.0, "training__learning_rate": 1e-2}
+    alone = trained(tmp_path / "alone", tiny_model, **common)
+    asked = tmp_path / "asked.jsonl"
+    asked.write_text('{"prompt": "what?", "completion": "that"}\n')
+    assert trained(tmp_path / "held_out", tiny_model, data__held_out=str(asked), **common) == alone
+
+
+def test_training_stops_when_held_out_rows_gain_no_more_and_the_best_weights_are_kept(tmp_path: Path, tiny_model: Path):
+    rate = {"training__learning_rate": 0.02, "training__max_steps": 40, "data__held_out_share": 0.2}
+    stopping = {
+        "training__schedule": "constant_with_warmup",
+        "training__warmup": 0.0,
+        "training__patience": 2,
+        "training__evaluate_every": 2,
+        "training__save_seconds": 0,
+    }
+    wanted = tiny.settings(tmp_path, tiny_model, **rate, **stopping)
+    result = run_all(wanted, Quiet())
+    lines = [json.loads(line) for line in (wanted.run_dir / "metrics.jsonl").read_text().splitlines()]
+    seen = {line["step"]: line["held_out_loss"] for line in lines if "held_out_loss" in line}
+    assert result["steps"] == max(seen) < 40 and result["best_step"] == min(seen, key=lambda step: seen[step])
+    assert result["held_out_loss"] == pytest.approx(min(seen.values()), abs=1e-5) and result["best_step"] < max(seen)
+
+
+def test_the_number_format_is_measured_once_a_run_and_kept(tmp_path: Path, tiny_model: Path):
+    wanted = tiny.settings(tmp_path, tiny_model, training__max_steps=2, training__precision="auto")
+    voice = Quiet()
+    run_all(wanted, voice)
+    kept = json.loads((wanted.run_dir / "run.json").read_text())["precision"]
+    assert kept["choice"] in ("fp32", "bf16") and kept["fp32_ms"] > 0 and kept["bf16_ms"] > 0
+    assert f"a layer takes {kept['fp32_ms']} ms in float32, {kept['bf16_ms']} ms in bfloat16" in voice.said
+    (wanted.run_dir / "result.json").unlink()
+    again = Quiet()
+    run_all(wanted, again)
+    assert not any(line.startswith("a layer takes") for line in again.said)
+
+
+def test_patience_without_rows_to_watch_is_refused(tmp_path: Path, tiny_model: Path):
+    with pytest.raises(InvalidConfig, match=r"no held-out rows to watch: set data\.held_out_share above 0"):
+        run_all(tiny.settings(tmp_path, tiny_model, training__patience=1, data__held_out_share=0.0), Quiet())
 
 
 def test_a_finished_run_publishes_again_without_training(tmp_path: Path, tiny_model: Path):

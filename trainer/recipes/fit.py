@@ -36,10 +36,11 @@ import transformers
 from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, TrainerCallback
 from transformers.trainer_callback import TrainerState
 
-from trainer import model, processes
+from trainer import model, precision, processes
 from trainer.config import RunSettings, world
 from trainer.errors import InvalidConfig, TrainingFailed
 from trainer.model import Loaded
+from trainer.precision import Format
 from trainer.progress import Progress
 from trainer.publish import package
 from trainer.runlog import RunDirectory
@@ -73,8 +74,10 @@ def begin(run: RunDirectory, settings: RunSettings, progress: Progress) -> Start
     began = time.monotonic()
     progress.say(f"loading {settings.base_model}")
     transformers.set_seed(settings.training.seed)
-    loaded = model.load(settings)
-    how = "bfloat16" if loaded.autocast or loaded.model.dtype == torch.bfloat16 else "float32"
+    loaded = model.load(settings, lambda config, device: _format(run, settings, config, device, progress))
+    how = "bfloat16" if loaded.half else "float32"
+    if settings.training.quantize != "none":
+        how += f", its matrices held in {settings.training.quantize}"
     threads = f", {torch.get_num_threads()} threads" if loaded.device == "cpu" else ""
     progress.say(f"training on {loaded.device} in {how}{threads}")
     return Started(loaded, began)
@@ -189,6 +192,17 @@ class _Watch(TrainerCallback):
         self._progress.say(f"held-out loss after step {state.global_step}: {loss:.4f}")
 
 
+def _format(run: RunDirectory, settings: RunSettings, config: Any, device: str, progress: Progress) -> Format:
+    """The faster number format, as measured when the run began; a continued run keeps it."""
+    kept = processes.told(run.about.get("precision"))
+    if kept is None:
+        found = precision.measure(config, device, settings.training.quantize)
+        kept = processes.told({"choice": found.choice, "fp32_ms": found.fp32_ms, "bf16_ms": found.bf16_ms})
+        run.remember(precision=kept)
+        progress.say(f"a layer takes {kept['fp32_ms']} ms in float32, {kept['bf16_ms']} ms in bfloat16")
+    return "bf16" if kept["choice"] == "bf16" else "fp32"
+
+
 def _arguments(
     run: RunDirectory, run_settings: RunSettings, loaded: Loaded, *, rows: int, watched: bool
 ) -> dict[str, Any]:
@@ -210,7 +224,7 @@ def _arguments(
         "optim": "paged_adamw_8bit" if settings.quantize != "none" and not on_cpu else "adamw_torch_fused",
         "seed": settings.seed,
         "use_cpu": on_cpu,
-        "bf16": not on_cpu and loaded.model.dtype == torch.bfloat16,
+        "bf16": not on_cpu and loaded.half,
         "dataloader_pin_memory": not on_cpu,
         "ddp_find_unused_parameters": False,
         "logging_steps": 1,
