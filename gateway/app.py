@@ -22,6 +22,7 @@ from adapters.ref import AdapterRef
 from adapters.store import AdapterStore
 from adapters.weights import BaseShape, Limits, base_revision
 from gateway import api
+from gateway.api.engine import view_of
 from gateway.api.rooms import Rooms
 from gateway.control.adapters import Adapters
 from gateway.control.aliases import Aliases
@@ -49,7 +50,7 @@ from gateway.serving.turns import Ticket
 from gateway.serving.urgency import Priority
 from gateway.settings import Settings
 from gateway.snapshot import Current
-from gateway.store import usage, workers
+from gateway.store import usage
 from gateway.store.database import Database
 from gateway.store.inferences import write_inferences
 from gateway.telemetry import Telemetry
@@ -153,7 +154,7 @@ class App:
                 timeouts=settings.timeouts,
                 max_body_bytes=settings.max_body_bytes,
             )
-            self._api = api.build(self._rooms_of_the_api(database, store, residency))
+            self._api = api.build(self._rooms_of_the_api(database, store, engine, residency))
             loops = self._loops_of_the_snapshot(settings.database_url, database, residency, admission)
             loops += (residency.run, self.door.run, recorder.run, shadows.run, budgets.run, self.telemetry.run)
             await stack.enter_async_context(beside(*loops))
@@ -199,10 +200,12 @@ class App:
 
         residency.leased_elsewhere = reporter.leased_elsewhere
         residency.on_change = changed
-        feed = Feed(url, database, self.current, on_change=pictured)
+        feed = Feed(url, database, self.current, on_change=pictured, base_model=self.settings.base_model)
         return feed.run, reporter.run, partial(each_second, resize)
 
-    def _rooms_of_the_api(self, database: Database, store: AdapterStore, residency: Residency) -> Rooms:
+    def _rooms_of_the_api(
+        self, database: Database, store: AdapterStore, engine: HttpEngine, residency: Residency
+    ) -> Rooms:
         settings, current = self.settings, self.current
         assert settings.admin_key is not None  # the supervisor resolved it
         swaps = Swaps(database, store)
@@ -225,7 +228,8 @@ class App:
             aliases=Aliases(database, swaps),
             experiments=Experiments(database, swaps),
             intake=Intake(database, current, emit=self._tell_of_feedback),
-            engine_view=partial(_engine_view, settings, revision, database, residency),
+            engine_view=partial(view_of, settings, revision, database, residency),
+            render=engine.render,
             admin_key=settings.admin_key.get_secret_value(),
             max_adapter_bytes=settings.max_adapter_bytes,
             upload_dir=settings.home / "uploads",
@@ -269,27 +273,3 @@ def _describe(worker: str, current: Current, residency: Residency) -> WorkerRepo
         leased=frozenset(map(str, residency.leased)),
         failed={str(ref): sentence for ref, sentence in residency.failed.items()},
     )
-
-
-async def _engine_view(
-    settings: Settings, revision: str | None, database: Database, residency: Residency
-) -> dict[str, Any]:
-    """The engine as an operator and the trainer see it: what it serves, can take and holds, and who uses it."""
-    status = residency.status
-    return {
-        "base_model": settings.base_model,
-        "base_revision": revision,
-        "kind": settings.engine.kind,
-        "plugin": bool(status and status.plugin),
-        "ready": residency.ready,
-        "boot_id": residency.boot,
-        "max_rank": status.max_rank if status else 0,
-        "slots": status.slots if status else 0,
-        "capacity": status.capacity if status else 0,
-        "max_model_len": status.max_model_len if status else 0,
-        "resident": sorted(map(str, residency.resident)),
-        "workers": [
-            {"worker": one.worker, "ready": one.ready, "snapshot_version": one.snapshot_version}
-            for one in await workers.live(database)
-        ],
-    }

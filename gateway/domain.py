@@ -18,6 +18,9 @@ from adapters.ref import AdapterRef
 BASE = "base"
 """What a client, a variant or an alias calls the base model."""
 
+WITHHELD = frozenset(("refused", "undecided"))
+"""The verdicts with which a version is registered, listed and evaluated, and never serves anybody."""
+
 SHADOW = "shadow"
 """The variant and the reason of a mirrored request, in its record."""
 
@@ -28,6 +31,8 @@ class Scope(StrEnum):
     INFERENCE = "inference"
     FEEDBACK = "feedback"
     ADMIN = "admin"
+    EVALUATE = "evaluate"
+    """Beside `inference`: versions that are withheld from others, and log-probabilities of prompts."""
 
 
 class Fallback(StrEnum):
@@ -52,8 +57,7 @@ class MetricKind(StrEnum):
     FLOAT = "float"
     COMMENT = "comment"
     DEMONSTRATION = "demonstration"
-    PREFERENCE = "preference"
-    """The judged answer was better than another one, whose id is the value."""
+    PREFERENCE = "preference"  # the judged answer was better than another one, whose id is the value
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +79,7 @@ class Tenant:
     """`store_content`: prompts and answers may be kept. `allow_pinning`: clients may name a version or a variant.
 
     `limits` is None where nothing is limited. `weight` (> 0) is its share of a full engine, relative to the others'.
+    `evaluates` is never a tenant's own: it is what a key of it with the scope `evaluate` stands for.
     """
 
     name: str
@@ -82,6 +87,7 @@ class Tenant:
     allow_pinning: bool = True
     limits: Limits | None = None
     weight: float = 1.0
+    evaluates: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,13 +106,23 @@ class ApiKey:
 
 @dataclass(frozen=True, slots=True)
 class Adapter:
-    """A registered adapter version. `digest` is the store's content address (`sha256:…`)."""
+    """A registered adapter version. `digest` is the store's content address (`sha256:…`).
+
+    `verdict` is its gate's ("accepted", "refused", "undecided", or None where none was asked), `reason` its sentence.
+    """
 
     ref: AdapterRef
     digest: str
     rank: int
     base_model: str
     retired: bool = False
+    verdict: str | None = None
+    reason: str | None = None
+
+    @property
+    def servable(self) -> bool:
+        """Whether traffic may come to it."""
+        return not self.retired and self.verdict not in WITHHELD
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,7 +288,7 @@ class WorkerReport:
     """What one gateway worker says about itself, so that a swap can wait for everybody (DESIGN §3.3).
 
     `resident` and `leased` are adapter refs as text; `failed` maps a ref to the sentence that says why it could not be
-    prepared. A report lives until `expires_at`; a worker that stops renewing it has left.
+    prepared. A worker that stops renewing its report has left.
     """
 
     worker: str

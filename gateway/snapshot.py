@@ -18,7 +18,8 @@ class Snapshot:
     """`version` grows by one with each committed change of the control plane; 0 is "nothing read yet".
 
     `keys` maps SHA-256 digests (32 bytes) of API keys. `secret` is the installation's key for inference ids, units and
-    cache salts. `preparing` holds versions that a swap wants resident before it moves an alias to them.
+    cache salts. `preparing` holds versions that a swap wants resident before it moves an alias to them. `base_model` is
+    the served model's public name, where it is known.
     """
 
     version: int = 0
@@ -29,6 +30,7 @@ class Snapshot:
     adapters: Mapping[AdapterRef, Adapter] = field(default_factory=dict)
     metrics: Mapping[tuple[str, str], Metric] = field(default_factory=dict)
     preparing: frozenset[AdapterRef] = frozenset()
+    base_model: str = ""
 
     def serving(self) -> frozenset[AdapterRef]:
         """The versions some alias sends traffic to now: an engine without them is not ready."""

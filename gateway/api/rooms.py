@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from gateway.control.adapters import Adapters
 from gateway.control.aliases import Aliases
@@ -18,11 +18,18 @@ from gateway.snapshot import Current
 from gateway.store.database import Database
 
 
+class Render(Protocol):
+    """As `engine.base.Engine.render`."""
+
+    async def __call__(self, messages: Sequence[dict[str, Any]], *, add_generation_prompt: bool) -> list[int]: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Rooms:
     """`readiness` says in a few words why this worker should get no traffic now, or None when it should.
 
-    `engine_view` is the installation's view of the engine as JSON; `metrics_text` is the Prometheus page;
+    `engine_view` is the installation's view of the engine as JSON, `render` the engine's own rendering of a chat into
+    token ids; `metrics_text` is the Prometheus page;
     uploads of at most `max_adapter_bytes` are staged in `upload_dir`.
     """
 
@@ -36,6 +43,7 @@ class Rooms:
     experiments: Experiments
     intake: Intake
     engine_view: Callable[[], Awaitable[dict[str, Any]]]
+    render: Render
     admin_key: str
     max_adapter_bytes: int
     upload_dir: Path

@@ -25,13 +25,16 @@ PAUSES = (0.1, 3.0)
 
 
 class Feed:
-    """`on_change` is called after each new picture, and must not block."""
+    """`on_change` is called after each new picture, and must not block. `base_model` is the served model's name."""
 
-    def __init__(self, db_url: str, db: Database, current: Current, on_change: Callable[[], None]) -> None:
+    def __init__(
+        self, db_url: str, db: Database, current: Current, on_change: Callable[[], None], *, base_model: str = ""
+    ) -> None:
         self._db_url = db_url
         self._db = db
         self._current = current
         self._on_change = on_change
+        self._base_model = base_model
 
     async def run(self) -> None:
         """Follow until cancelled."""
@@ -53,6 +56,6 @@ class Feed:
     async def _catch_up(self) -> None:
         await preparations.sweep(self._db)
         if self._current.stale or await read_version(self._db) != self._current.snapshot.version:
-            self._current.snapshot = await read_snapshot(self._db)
+            self._current.snapshot = await read_snapshot(self._db, base_model=self._base_model)
             self._current.stale = False
             self._on_change()

@@ -42,7 +42,9 @@ class Tenants:
         check_weight(weight)
         tenant = Tenant(name, store_content, allow_pinning, amended(None, limits), weight)
         async with change(self._db, "tenant.create", name, tenant=name, actor=actor) as new:
-            new.detail.update({field: value for field, value in asdict(tenant).items() if field != "name"})
+            new.detail.update(
+                {field: value for field, value in asdict(tenant).items() if field not in ("name", "evaluates")}
+            )
             if not await tenants.insert(new.connection, tenant):
                 raise Conflict(f"There is a tenant `{name}` already.", remedy="Choose another name.", param="name")
             for metric, kind, description in FIRST_METRICS:

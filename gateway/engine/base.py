@@ -25,7 +25,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 Headers = Sequence[tuple[bytes, bytes]]
 
@@ -115,6 +115,12 @@ class Engine(Protocol):
 
     async def probe(self, model: str, *, seconds: float = 30) -> Probe:
         """Generate one token on a fixed prompt: readiness, warm-up and the behavioural load test in one."""
+        ...
+
+    async def render(self, messages: Sequence[dict[str, Any]], *, add_generation_prompt: bool) -> list[int]:
+        """The token ids of a chat as the base model's template renders it. Raises `NotFound` where the engine does not
+        tell, and `InvalidRequest` with its reason for a chat that the template refuses.
+        """
         ...
 
     async def aclose(self) -> None:

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
 from gateway.domain import BASE
 from gateway.engine.base import Answer, EngineStatus, Headers, Probe
-from gateway.engine.refusals import NOT_FINITE, engine_error, engine_sentence
+from gateway.engine.refusals import NOT_FINITE, engine_error, engine_sentence, lacks_route
 from gateway.engine.upstream import Upstream
-from gateway.errors import AdapterRefused, Conflict, EngineFailed
+from gateway.errors import AdapterRefused, Conflict, EngineFailed, NotFound
 from gateway.settings import TimeoutSettings
 
 PROBE_PROMPT = "The capital of France is"
@@ -148,6 +148,19 @@ class HttpEngine:
             return sum(map(float, counts))
         except ValueError:
             raise EngineFailed("The engine's metrics make no sense to the gateway.") from None
+
+    async def render(self, messages: Sequence[dict[str, Any]], *, add_generation_prompt: bool) -> list[int]:
+        """The token ids that the engine makes of a chat, by its own template and tokenizer."""
+        body = {"messages": list(messages), "add_generation_prompt": add_generation_prompt}
+        status, reply = await self._ask(b"POST", b"/tokenize", body)
+        if lacks_route(status, reply):
+            raise NotFound("The engine does not tell how it renders a chat.", code="endpoint_not_served")
+        if status != 200:
+            raise engine_error(status, reply)
+        try:
+            return [int(token) for token in json.loads(reply)["tokens"]]
+        except _NONSENSE:
+            raise EngineFailed("The engine's token ids make no sense to the gateway.") from None
 
     async def aclose(self) -> None:
         """Close every connection."""

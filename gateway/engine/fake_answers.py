@@ -94,6 +94,29 @@ def ranked(voice: Voice, token: str, position: int, count: int) -> list[tuple[st
     return [(token, round(first, 6)), *[(text, round(value, 6)) for text, value in others]]
 
 
+def prompt_logprobs(voice: Voice, tokens: Sequence[int], count: int) -> list[dict[str, Any] | None]:
+    """What vLLM tells of a prompt: for each position but the first the token's own log-probability, and `count` others.
+
+    They depend on the weights and on the token, so that two versions differ on every prompt.
+    """
+    told: list[dict[str, Any] | None] = [None]
+    for position, token in enumerate(tokens[1:], 1):
+        likely = ranked(voice, str(token), position, 1 + count)
+        ids = [token, *(token + place for place in range(1, 1 + count))]
+        told.append(
+            {
+                str(one): {"logprob": value, "rank": rank, "decoded_token": text}
+                for rank, (one, (text, value)) in enumerate(zip(ids, likely, strict=True), 1)
+            }
+        )
+    return told
+
+
+def token_ids(text: str) -> list[int]:
+    """A token for each word, by its first three bytes."""
+    return [int.from_bytes(word.encode()[:3], "big") for word in text.split()]
+
+
 def instance(schema: Mapping[str, Any], word: str) -> Any:
     """A small value that fits a JSON schema (the usual keywords; no references)."""
     if "const" in schema:

@@ -20,8 +20,10 @@ from gateway.engine.fake_answers import (
     count_tokens,
     instance,
     json_answer,
+    prompt_logprobs,
     prompt_of,
     say,
+    token_ids,
 )
 from gateway.engine.fake_engine import FakeEngine, Refused
 from gateway.engine.fake_messages import messages_as_chat
@@ -33,7 +35,7 @@ READ_AS_CHAT = {"responses": responses_as_chat, "messages": messages_as_chat}
 @dataclass(frozen=True, slots=True)
 class Job:
     """One request, understood. `top` is the number of log-probabilities a token gets beside its own, None for none;
-    `asked` is the body as it came.
+    `asked` is the body as it came. `prompts` is what is told of each prompt's log-probabilities, None for nothing.
     """
 
     kind: str
@@ -50,6 +52,7 @@ class Job:
     usage: bool
     top: int | None
     nan: bool
+    prompts: tuple[list[dict[str, Any] | None], ...] | None = None
 
     @property
     def chat(self) -> bool:
@@ -102,6 +105,7 @@ def read_job(engine: FakeEngine, asked: Any, *, kind: str, request_id: str | Non
         usage=bool(options.get("include_usage")),
         top=top,
         nan=nan,
+        prompts=_told_of_prompts(body, voice, prompts),
     )
 
 
@@ -126,6 +130,23 @@ def _prompts(body: dict[str, Any]) -> list[str]:
     if not prompts or not all(isinstance(one, str | list) for one in prompts):
         raise Refused(400, "Either prompt or prompt_embeds must be provided and non-empty.", param="prompt")
     return [one if isinstance(one, str) else " ".join(map(str, one)) for one in prompts]
+
+
+def _told_of_prompts(
+    body: dict[str, Any], voice: Voice, prompts: list[str]
+) -> tuple[list[dict[str, Any] | None], ...] | None:
+    if body.get("prompt_logprobs") is None:
+        return None
+    count = _integer(body, "prompt_logprobs", 0)
+    if body.get("stream") and count:
+        raise Refused(400, "`prompt_logprobs` are not available when `stream=True`.", param="prompt_logprobs")
+    return tuple(prompt_logprobs(voice, _token_ids(prompt), count) for prompt in prompts)
+
+
+def _token_ids(prompt: str) -> list[int]:
+    """A prompt of ids as it came; of a text, its words."""
+    words = prompt.split()
+    return [int(word) for word in words] if all(map(str.isdigit, words)) else token_ids(prompt)
 
 
 def _integer(body: dict[str, Any], name: str, default: int, *, least: int = 0) -> int:

@@ -32,7 +32,7 @@ def whole(job: Job) -> bytes:
     }
     body |= {"kv_transfer_params": None}
     if job.chat:
-        body |= {"prompt_logprobs": None, "prompt_token_ids": None}
+        body |= {"prompt_logprobs": job.prompts[0] if job.prompts else None, "prompt_token_ids": None}
     return encode(body)
 
 
@@ -83,7 +83,7 @@ def _text_choice(job: Job, choice: Choice) -> dict[str, Any]:
         "finish_reason": choice.finish,
         "stop_reason": choice.stop_reason,
         "token_ids": None,
-        "prompt_logprobs": None,
+        "prompt_logprobs": job.prompts[choice.index // (job.asked.get("n") or 1)] if job.prompts else None,
         "prompt_token_ids": None,
     }
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from gateway.engine.fake_answers import prompt_of
+from gateway.engine.fake_answers import prompt_of, token_ids
 from gateway.engine.fake_embeddings import Embedding, read_embedding
 from gateway.engine.fake_engine import FakeEngine, Faults, Refused
 from gateway.engine.fake_http import Exchange
@@ -188,8 +188,8 @@ class Routes:
     async def tokenize(self, exchange: Exchange, body: Any) -> None:
         body = body if isinstance(body, dict) else {}
         self._engine.voice(body.get("model"))
-        words = str(body.get("prompt") or prompt_of(body.get("messages") or [])).split()
-        tokens = [int.from_bytes(word.encode()[:3], "big") for word in words]
+        text = str(body.get("prompt") or prompt_of(body.get("messages") or []))
+        tokens = token_ids(text + " <answer>" * ("messages" in body and body.get("add_generation_prompt") is not False))
         length = self._engine.options.max_model_len
         await exchange.reply(
             200, encode({"count": len(tokens), "max_model_len": length, "tokens": tokens, "token_strs": None})

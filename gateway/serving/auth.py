@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from gateway.domain import ApiKey, Scope, Tenant
@@ -25,10 +26,17 @@ def shown(headers: Mapping[bytes, bytes]) -> bytes | None:
 def authenticate(
     authorization: bytes | None, snapshot: Snapshot, *, stale: bool, scope: Scope = Scope.INFERENCE
 ) -> tuple[Tenant, ApiKey]:
-    """Tenant and key behind an `Authorization` header. Raises `Unauthenticated`, `Forbidden` or `Unavailable`."""
+    """Tenant and key behind an `Authorization` header. Raises `Unauthenticated`, `Forbidden` or `Unavailable`.
+
+    Behind a key with the scope `evaluate` stands its tenant with other rights: it may name any version, and no content
+    is kept, since what it sends is other users' prompts once more, which erasing them would not find here. The tenant's
+    limits stay: who may mint such a key must not grant itself more than the operator allows.
+    """
     tenant, key = look_up(bearer(authorization), snapshot, stale=stale)
     if scope not in key.scopes:
         raise Forbidden(f"This API key lacks the scope `{scope}`.", remedy=f"Create one with the scope `{scope}`.")
+    if Scope.EVALUATE in key.scopes:
+        return replace(tenant, allow_pinning=True, store_content=False, evaluates=True), key
     return tenant, key
 
 

@@ -6,7 +6,7 @@ The way of a request (door, exchange, forward) is the same for all of them and a
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import msgspec
@@ -15,7 +15,7 @@ from gateway.serving import answers, answers_anthropic, answers_responses, anthr
 from gateway.serving.answers import Reading
 from gateway.serving.checks import Check
 from gateway.serving.dialects import Dialect
-from gateway.serving.fields import CHAT, TEXT, check_together
+from gateway.serving.fields import CHAT, EVALUATED, TEXT, check_together
 from gateway.serving.sse import Events
 
 Fields = dict[str, Any]
@@ -167,3 +167,9 @@ EMBEDDINGS = Endpoint(
 )
 
 ENDPOINTS = {one.path: one for one in (CHAT_COMPLETIONS, COMPLETIONS, RESPONSES, MESSAGES, EMBEDDINGS)}
+
+FOR_EVALUATION = {
+    one.path: replace(one, fields=one.fields | EVALUATED if one in (CHAT_COMPLETIONS, COMPLETIONS) else one.fields)
+    for one in ENDPOINTS.values()
+}
+"""The same by path, as keys with the scope `evaluate` may use them."""

@@ -31,6 +31,8 @@ from gateway.serving.schemas import refuse_forced_patterns, response_format, str
 
 MOST_CHOICES = 8
 MOST_PROMPTS = 64
+MOST_PROMPT_LOGPROBS = 20
+"""vLLM's own bound unless it is started with another."""
 MOST_TOKENS = 1_000_000
 """Beyond any context window: the engine checks against its own."""
 
@@ -184,6 +186,9 @@ CHAT: dict[str, Check] = _COMMON | {
     "verbosity": only("medium", "Say in the prompt how long the answer should be."),
 }
 
+EVALUATED: dict[str, Check] = {"prompt_logprobs": integer(0, MOST_PROMPT_LOGPROBS)}
+"""What keys with the scope `evaluate` may ask for beside the rest."""
+
 TEXT: dict[str, Check] = _COMMON | {
     "prompt": _prompt,
     "logprobs": integer(0, 20),
@@ -216,7 +221,7 @@ REFUSED: dict[str, str] = {
     "audio": "This gateway answers with text.",
     "web_search_options": "The engine has no web search.",
     "suffix": "The engine does not fill in the middle.",
-    "prompt_logprobs": "It costs the shared engine more memory than one client may take.",
+    "prompt_logprobs": "It costs the shared engine more than one client may take: keys with the scope `evaluate` may.",
     "guided_regex": "Use 'response_format' or 'structured_outputs.choice'.",
     "guided_json": "Use 'response_format'.",
     "guided_choice": "Use 'structured_outputs.choice'.",
@@ -246,7 +251,7 @@ def check_together(fields: dict[str, Any], stream: bool) -> bool:
     return wants_usage
 
 
-_SPECIAL = frozenset(("top_logprobs", "echo", "best_of", "n", "tool_choice"))
+_SPECIAL = frozenset(("top_logprobs", "echo", "best_of", "n", "tool_choice", "prompt_logprobs"))
 
 
 def _check_answer_fields(fields: dict[str, Any]) -> None:
@@ -262,6 +267,8 @@ def _check_answer_fields(fields: dict[str, Any]) -> None:
         raise wrong_value(
             "n", f"expected at most {MOST_PROMPTS} answers in one request", code="integer_above_max_value"
         )
+    if "prompt_logprobs" in fields and fields.get("stream"):
+        raise unsupported("stream", "The prompt's log-probabilities come with a whole answer only.")
     choice = fields.get("tool_choice")
     if choice is not None:
         if "tools" not in fields:

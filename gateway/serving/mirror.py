@@ -102,10 +102,12 @@ def chosen(alias: Alias, shadow: Shadow, inference_id: str) -> bool:
 
 def comparable(exchange: Ended, candidate: AdapterRef | None) -> bool:
     """Whether there is something to compare: a whole answer, from generation, drawn for the alias, not the candidate's
-    own already."""
-    assignment = exchange.assignment
+    own already, and a client's, not an evaluation's."""
+    assignment, tenant = exchange.assignment, exchange.tenant
     return (
         exchange.status == 200
+        and tenant is not None
+        and not tenant.evaluates
         and exchange.outcome == "ok"
         and assignment is not None
         and assignment.reason is not Reason.TARGETING_MATCH

@@ -13,12 +13,12 @@ import msgspec
 
 from gateway.errors import InvalidRequest
 from gateway.serving.checks import missing, unsupported, wrong_type
-from gateway.serving.endpoints import CHAT_COMPLETIONS, COMPLETIONS, ENDPOINTS, Endpoint
+from gateway.serving.endpoints import CHAT_COMPLETIONS, COMPLETIONS, ENDPOINTS, FOR_EVALUATION, Endpoint
 from gateway.serving.fields import REFUSED, SCALARS
 from gateway.serving.plain import plain_chat
 from gateway.serving.sse import Events
 
-__all__ = ["CHAT_COMPLETIONS", "COMPLETIONS", "ENDPOINTS", "Endpoint", "Request", "parse"]
+__all__ = ["CHAT_COMPLETIONS", "COMPLETIONS", "ENDPOINTS", "FOR_EVALUATION", "Endpoint", "Request", "parse"]
 
 _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode

@@ -1,7 +1,8 @@
 """What a request is to be served by. Names in, one assignment out: it knows nothing about HTTP, engines or weights.
 
 A client may name an alias; and, where its tenant allows pinning, `alias:variant`, `adapter@version`,
-`tenant/adapter@version` (its own tenant only) or `base`. Unknown, foreign and retired names are the same error.
+`tenant/adapter@version` (its own tenant only) or `base`. Unknown, foreign and retired names are the same error, and so
+are versions that their gate refused or has not decided about, except for who evaluates them.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from dataclasses import dataclass, replace
 
 from adapters.errors import InvalidRef
 from adapters.ref import AdapterRef
-from gateway.domain import BASE, Alias, Assignment, Fallback, Reason, Tenant, Variant
+from gateway.domain import BASE, Adapter, Alias, Assignment, Fallback, Reason, Tenant, Variant
 from gateway.errors import ModelNotFound, Unavailable
 from gateway.snapshot import Snapshot
 
@@ -78,7 +79,7 @@ def assign(snapshot: Snapshot, tenant: Tenant, model: str, targeting_key: str) -
                 return assignment
         return arms[-1][1]  # rounding can leave a key a hair beyond the last stretch
     if tenant.allow_pinning:
-        if model == BASE:
+        if model == BASE or (tenant.evaluates and model == snapshot.base_model):
             return Assignment(BASE, 0, BASE, None, Reason.TARGETING_MATCH, 1.0)
         if "@" in model:
             return _version(snapshot, tenant, model)
@@ -112,14 +113,19 @@ def names(snapshot: Snapshot, tenant: Tenant) -> Iterator[str]:
     yield from sorted(name for owner, name in snapshot.aliases if owner == tenant.name)
     if tenant.allow_pinning:
         yield BASE
-        own = (a.ref for a in snapshot.adapters.values() if a.ref.tenant == tenant.name and not a.retired)
+        own = (a.ref for a in snapshot.adapters.values() if a.ref.tenant == tenant.name and _nameable(a, tenant))
         yield from (f"{ref.name}@{ref.version}" for ref in sorted(own))
 
 
 def servable(snapshot: Snapshot, ref: AdapterRef | None) -> bool:
-    """Whether a version is registered and not retired. The base model always is."""
+    """Whether traffic may come to a version: it is registered, not retired, and not withheld by its gate. To the base
+    model it always may."""
     adapter = snapshot.adapters.get(ref) if ref is not None else None
-    return ref is None or (adapter is not None and not adapter.retired)
+    return ref is None or (adapter is not None and adapter.servable)
+
+
+def _nameable(adapter: Adapter, tenant: Tenant) -> bool:
+    return not adapter.retired if tenant.evaluates else adapter.servable
 
 
 def _assignment(
@@ -133,7 +139,8 @@ def _version(snapshot: Snapshot, tenant: Tenant, model: str) -> Assignment:
         ref = AdapterRef.parse(model if "/" in model else f"{tenant.name}/{model}")
     except InvalidRef:
         raise ModelNotFound(model) from None
-    if ref.tenant != tenant.name or not servable(snapshot, ref):
+    adapter = snapshot.adapters.get(ref)
+    if ref.tenant != tenant.name or adapter is None or not _nameable(adapter, tenant):
         raise ModelNotFound(model)
     return Assignment(ref.name, 0, f"{ref.name}@{ref.version}", ref, Reason.TARGETING_MATCH, 1.0)
 

@@ -11,8 +11,9 @@ from gateway.domain import Experiment
 from gateway.store.database import Database
 
 # A client that named a version or a variant was not randomised, and is left out of the comparison. So is what was asked
-# of a shadow's candidate: no client saw the answer.
-_RANDOMISED = "i.tenant = $1 AND i.experiment = $2 AND i.reason <> 'targeting_match' AND i.shadow_of IS NULL"
+# of a shadow's candidate, whose answer no client saw, and what was asked with a key for evaluations, by no user.
+_RANDOMISED = """i.tenant = $1 AND i.experiment = $2 AND i.reason <> 'targeting_match' AND i.shadow_of IS NULL
+  AND i.key_id <> ALL (ARRAY(SELECT id FROM api_keys WHERE tenant = $1 AND 'evaluate' = ANY (scopes)))"""
 
 _TRAFFIC = f"""
 SELECT variant, count(*) AS inferences, count(DISTINCT unit) AS units,

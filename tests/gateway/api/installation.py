@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,6 +92,9 @@ async def installed(db: Database, directory: Path) -> AsyncIterator[Installation
     async def engine_view() -> dict[str, Any]:
         return {"base_model": "demo/tiny", "resident": ["acme/support@1", "rival/own@1"], "workers": [{"worker": "w"}]}
 
+    async def render(messages: Sequence[dict[str, Any]], *, add_generation_prompt: bool) -> list[int]:
+        return [len(str(one["content"])) for one in messages] + [0] * add_generation_prompt
+
     built = Rooms(
         db=db,
         current=current,
@@ -103,6 +106,7 @@ async def installed(db: Database, directory: Path) -> AsyncIterator[Installation
         experiments=rooms.experiments,
         intake=Intake(db, current),
         engine_view=engine_view,
+        render=render,
         admin_key=ADMIN_KEY,
         max_adapter_bytes=200_000,
         upload_dir=directory / "uploads",

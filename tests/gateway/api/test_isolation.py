@@ -22,6 +22,7 @@ BODIES: dict[tuple[str, str], Any] = {
     ("post", "/admin/v1/tenants/{tenant}/aliases/{alias}/promote"): {"ref": "support@1"},
     ("put", "/admin/v1/tenants/{tenant}/aliases/{alias}/shadow"): {"ref": "support@1", "share": 0.1},
     ("post", "/admin/v1/tenants/{tenant}/experiments"): {"alias": "support", "name": "mine"},
+    ("post", "/admin/v1/engine/render"): {"messages": [{"role": "user", "content": "hello"}]},
 }
 
 

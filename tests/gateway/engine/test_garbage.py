@@ -23,7 +23,7 @@ from .scripted import scripted, take_request
 STATUS = {"boot_id": "b", "base_model": "m", "max_lora_rank": 8, "max_loras": 1, "max_cpu_loras": 2, "max_model_len": 9}
 STATUS |= {"adapters": [{"name": "a/b@1", "path": "/x", "pinned": False}], "loaded": True, "evicted": True}
 COMPLETION = {"choices": [{"text": "x", "logprobs": {"token_logprobs": [-1.0], "top_logprobs": [{"x": -1.0}]}}]}
-MODELS = {"data": [{"id": "m", "max_model_len": 9}]}
+MODELS = {"data": [{"id": "m", "max_model_len": 9}], "tokens": [1, 2]}
 ODD = st.sampled_from([float("inf"), float("nan"), 10**400, "x" * 100, {}, [], [[]], None, True, -1, "", {"a": None}])
 JSONS = st.recursive(ODD | st.text(max_size=3), lambda inside: st.lists(inside, max_size=2), max_leaves=4)
 DEEP = b'{"error":' * 100_000
@@ -63,6 +63,7 @@ def test_an_engine_that_tells_nonsense_is_an_error_of_ours(bodies: list[bytes], 
                 )
                 asks = [engine.status, lambda: engine.probe(BASE), lambda: engine.probe("a/b@1")]
                 asks += [lambda: engine.load("a/b@1", Path("/x")), lambda: engine.evict("a/b@1")]
+                asks += [lambda: engine.render([], add_generation_prompt=True)]
                 for ask in asks:
                     try:
                         await ask()

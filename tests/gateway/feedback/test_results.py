@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator
 import numpy as np
 import pytest
 
+from gateway.control.keys import Keys
+from gateway.domain import Scope
 from gateway.errors import InvalidRequest
 from gateway.feedback.results import ExperimentResults, results
 from gateway.feedback.statistics import UnitMoments, estimate
@@ -145,3 +147,11 @@ async def test_many_units_agree_with_numpy(story: Story):
         assert mine is not None and mine.interval is not None
         assert arm.mean == pytest.approx(mine.value)
         assert arm.interval == pytest.approx((mine.interval.low, mine.interval.high))
+
+
+async def test_what_was_asked_with_a_key_for_evaluations_is_no_users_traffic(story: Story):
+    judge = await Keys(story.db).create("acme", [Scope.INFERENCE, Scope.EVALUATE], actor="test")
+    await story.said("helpful", True, await story.asked("ann"))
+    await story.said("helpful", False, await story.asked("bob", key_id=judge.id))
+    found = await results(story.db, EXPERIMENT, HELPFUL)
+    assert (found.inferences, found.variants[1].units, found.variants[1].mean) == (1, 1, 1.0)
