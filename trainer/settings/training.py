@@ -54,9 +54,9 @@ class TrainingSettings(Settings):
 
 
 class PreferenceSettings(Settings):
-    """DPO and KTO. `beta`: how far the policy may go from the reference for a nat of reward (TRL's meaning)."""
+    """DPO and KTO."""
 
-    beta: float = Field(0.1, gt=0)
+    beta: float = Field(0.1, gt=0, description="reward for a nat of log-probability; higher: closer to the reference")
     label_smoothing: float = Field(
         0.0, ge=0, lt=0.5, description="dpo: share of pairs believed to be the wrong way round"
     )
