@@ -20,7 +20,7 @@ class GatewayExport(Settings):
 
 
 class DataSettings(Settings):
-    """Where rows come from. Files are .jsonl, .csv or .parquet; all sources are merged."""
+    """Where rows come from. Files are .jsonl (or .gz, .zst of it), .csv or .parquet; all sources are merged."""
 
     train: list[Path] = Field(default_factory=list)
     held_out: list[Path] = Field(default_factory=list, description="never trained on; replaces held_out_share")
@@ -28,6 +28,8 @@ class DataSettings(Settings):
     held_out_share: float = Field(0.1, ge=0, lt=0.9, description="of the units (or prompts), by a sticky hash")
     test_share: float = Field(0.0, ge=0, lt=0.9, description="of the same, for the gate; 0: it uses the held-out rows")
     gateway: GatewayExport | None = None
+    unit: str = Field("unit", min_length=1, description="the key of a row that names its user; users are never split")
+    good_from: float | None = Field(None, description="labels that are numbers: from this one on they are good")
     system: str | None = Field(None, description="system prompt of rows that bring none")
     max_tokens: int = Field(1024, ge=8, description="prompt and completion together")
     overlong: Literal["drop", "cut"] = "drop"
@@ -49,4 +51,6 @@ class DataSettings(Settings):
     def _comes_from_somewhere(self) -> DataSettings:
         if not self.train and self.gateway is None:
             raise ValueError("no rows to train on; give data.train a file, or data.gateway.alias an alias")
+        if self.held_out_share + self.test_share >= 1:
+            raise ValueError("held_out_share and test_share leave nothing to train on")
         return self

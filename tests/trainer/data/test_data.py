@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from adapters.examples import Example, write_jsonl
 from trainer.data import BAD, LEAKED, TWICE, is_held_out, read, read_file
+from trainer.data.rows import BadRow, Reading, examples_of
 from trainer.errors import InvalidData
-from trainer.data.rows import BadRow, example_of
 from trainer.settings.data import DataSettings
 
 USER = [{"role": "user", "content": "hi"}]
@@ -41,13 +41,14 @@ def pairs(*pairs: tuple[str, str]) -> list[dict[str, str]]:
     ],
 )
 def test_every_shape_becomes_the_same_example(row: dict[str, Any]):
-    assert example_of(row) == Example(messages=USER, completion="hello", kind="seed")
+    assert examples_of(row).examples == [Example(messages=USER, completion="hello", kind="seed")]
 
 
 def test_a_system_prompt_is_put_before_chats_that_bring_none():
     with_one = {"messages": [{"role": "system", "content": "mine"}, *USER, {"role": "assistant", "content": "x"}]}
-    assert example_of(with_one, system="yours").messages[0]["content"] == "mine"
-    assert example_of({"prompt": "hi", "completion": "x"}, system="yours").messages[0]["content"] == "yours"
+    yours = Reading(system="yours")
+    assert examples_of(with_one, yours).examples[0].messages[0]["content"] == "mine"
+    assert examples_of({"prompt": "hi", "completion": "x"}, yours).examples[0].messages[0]["content"] == "yours"
 
 
 @pytest.mark.parametrize(
@@ -124,7 +125,14 @@ def test_rows_that_are_not_trained_on_are_counted_by_reason(tmp_path: Path):
     found = read(DataSettings(train=[rows], held_out=[kept]), live.getvalue().splitlines(keepends=True))
     assert [row.completion for row in found.train] == ["1", "2", "good", "better"]
     assert [row.completion for row in found.held_out] == ["other"]
-    assert found.counts == {"from rows.jsonl": 4, "from the gateway": 3, BAD: 1, TWICE: 1, LEAKED: 1}
+    assert found.counts == {
+        "from rows.jsonl": 4,
+        "from kept.jsonl": 1,
+        "from the gateway": 3,
+        BAD: 1,
+        TWICE: 1,
+        LEAKED: 1,
+    }
 
 
 def test_nothing_to_train_on_is_refused(tmp_path: Path):
@@ -166,11 +174,12 @@ KEYS = st.sampled_from(
 TURNS = st.lists(st.fixed_dictionaries({"role": st.sampled_from(["user", "assistant", "system"]), "content": JSON}))
 
 
-@given(st.dictionaries(KEYS, JSON | TURNS))
-def test_any_row_is_an_example_or_a_bad_row_and_nothing_else(row: dict[str, Any]):
+@given(st.dictionaries(KEYS, JSON | TURNS), st.none() | st.floats(0, 5))
+def test_any_row_is_examples_or_a_bad_row_and_nothing_else(row: dict[str, Any], good_from: float | None):
     try:
-        found = example_of(row, system="s")
+        found = examples_of(row, Reading(system="s", good_from=good_from))
     except BadRow as error:
         assert str(error)
     else:
-        assert Example.model_validate_json(found.to_json()) == found
+        assert found.examples or found.left
+        assert [Example.model_validate_json(example.to_json()) for example in found.examples] == found.examples
