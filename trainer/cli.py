@@ -16,6 +16,7 @@ from adapters.errors import ContractError
 from trainer import config, progress
 from trainer.config import RunSettings
 from trainer.errors import TrainerError
+from trainer.feedback import cli as feedback_cli
 from trainer.run import check_engine, read, run_all
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
@@ -57,6 +58,7 @@ def run(  # long because: the flags are the interface, one line each
     metric: _Metric = None,
     store: _Store = None,
     run_dir: _RunDir = None,
+    by_plan: Annotated[bool, typer.Option("--round", help="do what `trainer plan` says")] = False,
     as_json: _Json = False,
 ) -> None:
     """Train an adapter and publish it. Started again on the same run directory, it continues."""
@@ -73,8 +75,12 @@ def run(  # long because: the flags are the interface, one line each
         "publish.store": store,
         "run_dir": run_dir,
     }
-    settings = _settings(config_file, assignments, flags)
-    print(_line(run_all(settings, progress.to(sys.stderr)), as_json=as_json), flush=True)  # noqa: T201  # the result
+    settings = (feedback_cli.settings_of if by_plan else _settings)(config_file, assignments, flags)
+    done = run_all(settings, progress.to(sys.stderr), by_plan=by_plan)
+    print(_line(done, as_json=as_json), flush=True)  # noqa: T201  # the result
+
+
+app.command()(feedback_cli.plan)
 
 
 @app.command()

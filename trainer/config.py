@@ -82,9 +82,16 @@ class RunSettings(Settings):
 
 
 def load(
-    path: Path | None, overrides: Iterable[tuple[str, Any]] = (), *, environ: Mapping[str, str] | None = None
+    path: Path | None,
+    overrides: Iterable[tuple[str, Any]] = (),
+    *,
+    environ: Mapping[str, str] | None = None,
+    usual: Mapping[str, Any] | None = None,
 ) -> RunSettings:
-    """Read a config file, lay `overrides` (dotted key, value) over it, and check it. Raises `InvalidConfig`."""
+    """Read a config file, lay `overrides` (dotted key, value) over it, and check it. Raises `InvalidConfig`.
+
+    `usual` (dotted key → value) is what counts where neither says anything.
+    """
     raw = _read(path) if path is not None else {}
     environ = os.environ if environ is None else environ
     for variable, key in ENVIRONMENT.items():
@@ -92,6 +99,9 @@ def load(
             _set(raw, key, environ[variable])
     for key, value in overrides:
         _set(raw, key, value)
+    for key, value in (usual or {}).items():
+        if not _has(raw, key):
+            _set(raw, key, value)
     try:
         return RunSettings.model_validate(raw)
     except ValidationError as error:
@@ -147,6 +157,12 @@ def _set(raw: dict[str, Any], key: str, value: Any) -> None:
             raw[parent] = {}
         raw = raw[parent]
     raw[last] = value
+
+
+def _has(raw: Any, key: str) -> bool:
+    for part in key.split("."):
+        raw = raw.get(part) if isinstance(raw, dict) else None
+    return raw is not None
 
 
 def _explained(error: ValidationError, path: Path | None) -> InvalidConfig:

@@ -1,4 +1,4 @@
-"""The gateway as the trainer sees it: four calls of its control plane over HTTP. It knows nothing of training.
+"""The gateway as the trainer sees it: calls of its control plane over HTTP. It knows nothing of training.
 
 Neither the key nor the gateway's address ever enters an error that is written into a run directory.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -23,10 +23,15 @@ _CHUNK = 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class EngineLimits:
-    """What the engine behind the gateway can serve. `max_rank` 0: adapters cannot be put on it at all."""
+    """What the engine behind the gateway can serve. `max_rank` 0: adapters cannot be put on it at all.
+
+    `base_revision` and `context` (tokens) are None where the gateway does not know them.
+    """
 
     base_model: str
     max_rank: int
+    base_revision: str | None = None
+    context: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +61,8 @@ class Gateway:
         """What the engine can serve."""
         reply = self._json("GET", "/engine")
         try:
-            limits = EngineLimits(str(reply["base_model"]), int(reply["max_rank"]))
+            revision, context = reply.get("base_revision"), reply.get("max_model_len")
+            limits = EngineLimits(str(reply["base_model"]), int(reply["max_rank"]), revision, context)
             ready = bool(reply["ready"])
         except (KeyError, TypeError, ValueError) as error:
             raise GatewayFailed("the gateway describes no engine", "is it this project's gateway?") from error
@@ -64,14 +70,28 @@ class Gateway:
             raise GatewayFailed("the gateway's engine is not up yet", "run the same command again in a minute")
         return limits
 
-    def export(
+    def judged(
         self, tenant: str, alias: str, *, metric: str | None = None, since: datetime | None = None
     ) -> Iterator[str]:
-        """The lines of a tenant's examples (`adapters.Example`, one a line), as they arrive."""
+        """An alias's answers with all that was said of them (`adapters.Judged`, one a line), as they arrive."""
         asked = {"tenant": tenant, "alias": alias, "metric": metric, "since": since.isoformat() if since else None}
         params = {key: value for key, value in asked.items() if value is not None}
+        return self._lines("/export", {"format": "judged", **params})
+
+    def serves(self, tenant: str, alias: str) -> str | None:
+        """The version that answers most of an alias's requests, and not the base where both do; None: the base."""
+        variants = self._json("GET", f"/tenants/{tenant}/aliases/{alias}").get("variants") or [{"ref": "base"}]
+        most = max(variants, key=lambda one: (one.get("weight", 0), one["ref"] != "base"))
+        return None if most["ref"] == "base" else str(most["ref"])
+
+    def version(self, tenant: str, ref: str) -> dict[str, Any]:
+        """What the gateway knows of a version (`tenant/name@version`): its row, with the manifest."""
+        name, _, number = ref.rpartition("/")[2].partition("@")
+        return self._json("GET", f"/tenants/{tenant}/adapters/{name}/{number}")
+
+    def _lines(self, path: str, params: dict[str, str]) -> Iterator[str]:
         try:
-            with self._http.stream("GET", "/export", params=params, timeout=_SLOW) as reply:
+            with self._http.stream("GET", path, params=params, timeout=_SLOW) as reply:
                 if reply.status_code != httpx.codes.OK:
                     reply.read()
                     raise _refused(reply)
@@ -84,6 +104,26 @@ class Gateway:
                     yield rest.decode()
         except httpx.HTTPError as error:
             raise _unreachable(error) from error
+
+    def aliases(self, tenant: str) -> list[str]:
+        """The names of a tenant's aliases."""
+        return [str(one["name"]) for one in self._json("GET", f"/tenants/{tenant}/aliases")["data"]]
+
+    def retire(self, tenant: str, ref: str) -> None:
+        """Have a version (`tenant/name@version`) take no requests any more. Retiring twice is fine."""
+        name, _, number = ref.rpartition("/")[2].partition("@")
+        self._json("POST", f"/tenants/{tenant}/adapters/{name}/{number}/retire")
+
+    def lend_key(self, tenant: str, *, hours: float) -> tuple[str, str]:
+        """A new key that may ask any version of the tenant, for so long; its id and its text."""
+        ends = datetime.now(UTC) + timedelta(hours=hours)
+        body = {"scopes": ["inference", "evaluate"], "expires_at": ends.isoformat()}
+        made = self._json("POST", f"/tenants/{tenant}/keys", json=body)
+        return str(made["id"]), str(made["key"])
+
+    def revoke_key(self, tenant: str, key_id: str) -> None:
+        """End a key. Revoking twice is fine."""
+        self._json("DELETE", f"/tenants/{tenant}/keys/{key_id}")
 
     def register(self, tenant: str, ref: str) -> Registered:
         """Tell the gateway of a version that is in its store already."""
@@ -101,7 +141,7 @@ class Gateway:
         try:
             reply = self._http.request(method, path, **request)
             if reply.is_success:
-                found: dict[str, Any] = reply.json()
+                found: dict[str, Any] = reply.json() if reply.content else {}
                 return found
         except httpx.HTTPError as error:
             raise _unreachable(error) from error

@@ -10,38 +10,44 @@ from typing import Any
 from trainer import config, data, processes, recipes
 from trainer.config import RunSettings
 from trainer.data import Dataset
+from trainer.feedback import Compiled, rounds
 from trainer.gateway_client import Gateway, require_servable
 from trainer.progress import Progress, Silent
 from trainer.publish import publish
 from trainer.runlog import RunDirectory
 
 
-def run_all(settings: RunSettings, voice: Progress) -> dict[str, Any]:
+def run_all(settings: RunSettings, voice: Progress, *, by_plan: bool = False) -> dict[str, Any]:
     """The whole run, or what is left of it; returns what `trainer run --json` prints. Raises `TrainerError`s.
 
-    Under torchrun the main process does it, and the others take part in the training only; they return nothing.
+    `by_plan`: the feedback at hand decides the recipe and what belongs to it (`trainer plan`). Under torchrun the main
+    process does it, and the others take part in the training only; they return nothing.
     """
     config.prepare_libraries()
     try:
-        return _own(settings, voice) if config.world().rank == 0 else _take_part(settings)
+        return _own(settings, voice, by_plan=by_plan) if config.world().rank == 0 else _take_part(settings, by_plan)
     finally:
         processes.part()
 
 
-def _take_part(settings: RunSettings) -> dict[str, Any]:
+def _take_part(settings: RunSettings, by_plan: bool) -> dict[str, Any]:
     if processes.told(False):
+        settings = (rounds.planned(settings) if by_plan else None) or settings
         recipes.train(RunDirectory(settings, owned=False), settings, Silent())
     return {}
 
 
-def _own(settings: RunSettings, voice: Progress) -> dict[str, Any]:
+def _own(settings: RunSettings, voice: Progress, *, by_plan: bool) -> dict[str, Any]:
     check_engine(settings, voice)
+    heard = None
+    if by_plan:
+        settings, heard = rounds.settle(settings, voice)
     run = RunDirectory(settings)
     try:
         if run.resumed:
             voice.say(f"continuing run {run.id}, with the rows it began with")
         else:
-            dataset = read(settings, voice)
+            dataset = read(settings, voice, heard)
             run.keep_data(dataset.train, dataset.held_out, dataset.counts)
         if processes.told(run.result() is None):
             voice.say("importing torch and transformers")
@@ -65,15 +71,13 @@ def check_engine(settings: RunSettings, voice: Progress) -> None:
     voice.say(f"the gateway serves {limits.base_model}, ranks up to {limits.max_rank}")
 
 
-def read(settings: RunSettings, voice: Progress) -> Dataset:
-    """The rows of every source, told of and split."""
-    wanted = settings.data.gateway
-    if wanted is None or settings.publish.tenant is None:
-        dataset = data.read(settings.data)
-    else:
-        with Gateway(settings.gateway) as gateway:
-            lines = gateway.export(settings.publish.tenant, wanted.alias, metric=wanted.metric, since=wanted.since)
-            dataset = data.read(settings.data, lines)
+def read(settings: RunSettings, voice: Progress, heard: Compiled | None = None) -> Dataset:
+    """The rows of every source, told of and split. `heard` is the live feedback, if it was fetched before."""
+    heard = heard or rounds.gather(settings)
+    for line in rounds.heard(heard, settings.recipe) if heard is not None else ():
+        voice.say(line)
+    live = heard.rows(settings.recipe) if heard is not None else []
+    dataset = data.read(settings.data, live, recipe=settings.recipe)
     for what, count in dataset.counts.items():
         voice.say(f"{count} rows {what}" + (", not trained on" if what in data.LEFT_OUT else ""))
     return dataset

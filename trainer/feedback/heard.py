@@ -59,6 +59,7 @@ def listen(judged: Iterable[Judged], *, user_rows: int, counts: Counter[str]) ->
             usable.append(each)
         else:
             counts[ODD] += 1
+    usable.sort(key=lambda each: each.said.about == "inference")  # a word on the answer beats one on the conversation
     latest = {_subject(each): each for each in usable}
     counts[SUPERSEDED] += len(usable) - len(latest)
     return _without_floods(sorted(latest.values(), key=lambda each: each.moment), user_rows, counts)

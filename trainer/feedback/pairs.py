@@ -82,10 +82,10 @@ def mined(verdicts: Sequence[Verdict], known: Sequence[Example], counts: Counter
 
 def _comparable(each: Heard, counts: Counter[str]) -> bool:
     over, answer = each.said.over, whole(each.about)
-    if over is None or not over.same_prompt:
-        counts[OTHER_PROMPT] += 1
-    elif answer is None or over.answer is None or not over.answer.strip():
+    if over is None or answer is None or over.answer is None or not over.answer.strip():
         counts[PARTIAL] += 1
+    elif not over.same_prompt:
+        counts[OTHER_PROMPT] += 1
     elif answer.strip() == over.answer.strip():
         counts[EQUAL] += 1
     else:

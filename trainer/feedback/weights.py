@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 from adapters.examples import Example
 
@@ -81,13 +82,12 @@ def cap(shares: Mapping[str, float], most: float) -> tuple[dict[str, float], int
     if len(shares) * most <= 1:
         return dict.fromkeys(shares, 1 / len(shares)), sum(share > 1 / len(shares) for share in shares.values())
     ordered = sorted(shares.items(), key=lambda item: (-item[1], item[0]))
-    rest = sum(shares.values())
+    from_here = list(accumulate(share for _, share in reversed(ordered)))[::-1]  # of each place, its sum to the end
     cut = 0
     # Whoever is largest is cut first; the others grow by what is free, which may lift the next one over the cap.
-    while ordered[cut][1] * (1 - cut * most) > most * rest:
-        rest -= ordered[cut][1]
+    while ordered[cut][1] * (1 - cut * most) > most * from_here[cut]:
         cut += 1
-    grown = (1 - cut * most) / rest
+    grown = (1 - cut * most) / from_here[cut]
     held = {user: most if place < cut else share * grown for place, (user, share) in enumerate(ordered)}
     return held, cut
 
