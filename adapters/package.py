@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Mapping
+import tarfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from adapters.errors import InvalidAdapter
@@ -19,6 +20,8 @@ from adapters.weights import WEIGHTS, BaseShape, Limits, check_manifest, inspect
 
 FILES = (CONFIG, WEIGHTS, MANIFEST)
 """What a published directory holds: exactly these."""
+
+_CHUNK = 1024 * 1024
 
 
 def pack(
@@ -36,7 +39,7 @@ def pack(
         with open_plain(directory / name) as source, (into / name).open("xb") as target:
             if os.fstat(source.fileno()).st_size > limits.max_bytes:
                 raise InvalidAdapter(f"{name} is too large: retrain with a lower rank or fewer target modules.")
-            shutil.copyfileobj(source, target, 1024 * 1024)
+            shutil.copyfileobj(source, target, _CHUNK)
     found = inspect(into, limits=limits, base=base)
     check_manifest(manifest, found.config, found.files)
     config = found.config.to_json(manifest.base_model)
@@ -55,6 +58,30 @@ def digest_of(manifest: bytes, files: Mapping[str, str]) -> str:
     everything = {**files, MANIFEST: hashlib.sha256(manifest).hexdigest()}
     lines = "".join(f"{name} {everything[name]}\n" for name in sorted(everything))
     return f"sha256:{hashlib.sha256(lines.encode()).hexdigest()}"
+
+
+def sizes_of(directory: Path) -> dict[Path, int]:
+    """Those of the three files that are there, with their sizes in bytes; another trainer's has no manifest."""
+    return {file: file.stat().st_size for name in FILES if (file := directory / name).is_file()}
+
+
+def tar_of(sizes: Mapping[Path, int]) -> Iterator[bytes]:
+    """Files as a plain tar, a piece at a time: weights of any size go through one megabyte of memory."""
+    for path, size in sizes.items():
+        entry = tarfile.TarInfo(path.name)
+        entry.size = size
+        yield entry.tobuf(tarfile.USTAR_FORMAT)
+        with path.open("rb") as file:
+            while chunk := file.read(_CHUNK):
+                yield chunk
+        yield bytes(-size % tarfile.BLOCKSIZE)
+    yield bytes(2 * tarfile.BLOCKSIZE)
+
+
+def tar_size(sizes: Mapping[Path, int]) -> int:
+    """Bytes of `tar_of`."""
+    block = tarfile.BLOCKSIZE
+    return sum(block + size + -size % block for size in sizes.values()) + 2 * block
 
 
 def fsync_directory(directory: Path) -> None:

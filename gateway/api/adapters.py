@@ -1,40 +1,28 @@
-"""/admin/v1/tenants/{tenant}/adapters: register a version that is in the store, upload one, list, retire.
+"""/admin/v1/tenants/{tenant}/adapters: register a version that is in the store, upload one, list, fetch, retire.
 
-An upload goes to a file as it comes: its size costs disk and no memory. What is in it is the control plane's to judge.
+An upload goes to a file as it comes, and a version goes out piece by piece: its size costs disk and no memory.
 """
 
 from __future__ import annotations
 
-import asyncio
-import logging
-import tempfile
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
-from pathlib import Path
-from typing import IO, Annotated, Any
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 from pydantic import Field, ValidationError
+from starlette.responses import Response, StreamingResponse
 
+from adapters.package import sizes_of, tar_of, tar_size
 from adapters.ref import AdapterRef, is_slug
-from gateway.api.bodies import MAX_JSON_BYTES, CallerHere, IdentifiedRoute, RoomsHere, parse, read_limited
+from gateway.api.bodies import MAX_JSON_BYTES, CallerHere, RoomsHere, parse, read_limited
 from gateway.api.errors import describe
 from gateway.api.shapes import MAX_PAGE, Body, RefText, own_version, page
+from gateway.api.staging import StagedRoute, staged
 from gateway.api.tenants import OwnTenant
 from gateway.control.names import unknown_adapter
 from gateway.domain import Adapter
-from gateway.errors import InvalidRequest, PayloadTooLarge, Unavailable
+from gateway.errors import InvalidRequest, PayloadTooLarge
 
-
-class _MixedRoute(IdentifiedRoute):
-    """Reads its body itself: JSON or a tar."""
-
-    reads_json = False
-
-
-router = APIRouter(prefix="/admin/v1/tenants/{tenant}", tags=["adapters"], route_class=_MixedRoute)
-
-log = logging.getLogger("gateway.api.adapters")
+router = APIRouter(prefix="/admin/v1/tenants/{tenant}", tags=["adapters"], route_class=StagedRoute)
 
 TAR = "application/x-tar"
 
@@ -76,7 +64,8 @@ async def register(
         raise InvalidRequest(
             "An upload needs a name for its adapter.", remedy="Add ?name=support, in a-z 0-9 . _ -", param="name"
         )
-    async with _staged(request, rooms.upload_dir, limit=rooms.max_adapter_bytes) as tar:
+    limit = rooms.max_adapter_bytes
+    async with staged(request, rooms.upload_dir, _too_large(limit), limit=limit) as tar:
         return _row(await rooms.adapters.upload(tenant, name, tar, actor=caller.actor))
 
 
@@ -98,6 +87,23 @@ async def show(name: str, version: str, tenant: OwnTenant, rooms: RoomsHere) -> 
     return {"object": "adapter", "ref": str(ref), "manifest": manifest.model_dump(mode="json")}
 
 
+@router.get(
+    "/adapters/{name}/{version}/archive",
+    summary="A version's three files as a plain tar",
+    response_class=StreamingResponse,
+    responses={200: {"content": {TAR: {"schema": {"type": "string", "format": "binary"}}}, "description": "The tar."}},
+)
+async def archive(name: str, version: str, tenant: OwnTenant, rooms: RoomsHere) -> Response:
+    """What an upload takes: another gateway, or a trainer that goes on from this version, reads it as it is."""
+    ref = own_version(tenant, f"{tenant}/{name}@{version}")
+    sizes = sizes_of(await rooms.adapters.files(ref))
+    headers = {
+        "content-length": str(tar_size(sizes)),
+        "content-disposition": f'attachment; filename="{ref.name}-{ref.version}.tar"',
+    }
+    return StreamingResponse(tar_of(sizes), media_type=TAR, headers=headers)
+
+
 @router.post("/adapters/{name}/{version}/retire", summary="Retire a version: it takes no new traffic, ever")
 async def retire(name: str, version: str, tenant: OwnTenant, rooms: RoomsHere, caller: CallerHere) -> dict[str, Any]:
     ref = own_version(tenant, f"{tenant}/{name}@{version}")
@@ -113,41 +119,6 @@ async def _registration(request: Request) -> Registration:
         return Registration.model_validate(parse(await read_limited(request, MAX_JSON_BYTES)))
     except ValidationError as error:
         raise describe(error.errors()) from error
-
-
-@asynccontextmanager
-async def _staged(request: Request, directory: Path, *, limit: int) -> AsyncIterator[Path]:
-    """The request's body as a file of at most `limit` bytes, gone afterwards."""
-    announced = request.headers.get("content-length", "")
-    if announced.isdecimal() and int(announced[:20]) > limit:
-        raise _too_large(limit)
-    with _disk_permitting():
-        file = await asyncio.to_thread(_temporary, directory)
-    with file:
-        size = 0
-        async for chunk in request.stream():
-            size += len(chunk)
-            if size > limit:
-                raise _too_large(limit)
-            with _disk_permitting():
-                await asyncio.to_thread(file.write, chunk)
-        with _disk_permitting():
-            file.flush()
-        yield Path(file.name)
-
-
-def _temporary(directory: Path) -> IO[bytes]:
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return tempfile.NamedTemporaryFile(dir=directory, suffix=".tar")
-
-
-@contextmanager
-def _disk_permitting() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        log.error("an upload could not be staged: %s", error.strerror)
-        raise Unavailable("The upload cannot be stored now.", remedy="Try later.", code="storage_failed") from error
 
 
 def _too_large(limit: int) -> PayloadTooLarge:
@@ -168,4 +139,6 @@ def _row(adapter: Adapter) -> dict[str, Any]:
         "rank": adapter.rank,
         "base_model": adapter.base_model,
         "retired": adapter.retired,
+        "verdict": adapter.verdict,
+        "reason": adapter.reason,
     }

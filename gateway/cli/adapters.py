@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import tarfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -13,13 +11,12 @@ from gateway.cli.client import Json, TenantName, call, every, fail, segment, sen
 
 app = typer.Typer(help="Adapter versions that may be served.", no_args_is_help=True, rich_markup_mode=None)
 
-CHUNK = 1024 * 1024
-
 
 @app.command("list")
 def list_adapters(tenant: TenantName, as_json: Json = False) -> None:
-    """Version, digest, rank, retired."""
-    table(every(f"/tenants/{segment(tenant)}/adapters"), ("ref", "digest", "rank", "retired"), as_json=as_json)
+    """Version, digest, rank, retired, the gate's verdict and its reason."""
+    columns = ("ref", "digest", "rank", "retired", "verdict", "reason")
+    table(every(f"/tenants/{segment(tenant)}/adapters"), columns, as_json=as_json)
 
 
 @app.command("register")
@@ -32,11 +29,13 @@ def register(
     as_json: Json = False,
 ) -> None:
     """Let a version be served; prints its ref."""
+    from adapters.package import tar_of, tar_size
+
     path, directory = f"/tenants/{segment(tenant)}/adapters", Path(what)
     if directory.is_dir():
         sizes = _files_of(directory)
         query = {"name": name or directory.resolve().name}
-        answer = send(path, _tar(sizes), size=_tar_size(sizes), kind="application/x-tar", query=query)
+        answer = send(path, tar_of(sizes), size=tar_size(sizes), kind="application/x-tar", query=query)
     else:
         answer = call("POST", path, {"ref": what})
     show(answer, as_json=as_json, text=answer["ref"])
@@ -57,29 +56,10 @@ def retire(
 def _files_of(directory: Path) -> dict[Path, int]:
     """The files of an adapter, with their sizes in bytes; another trainer's has no manifest."""
     from adapters.manifest import MANIFEST
-    from adapters.package import FILES
+    from adapters.package import FILES, sizes_of
 
-    found = [directory / name for name in FILES if (directory / name).is_file()]
-    missing = [name for name in FILES if name != MANIFEST and directory / name not in found]
+    sizes = sizes_of(directory)
+    missing = [name for name in FILES if name != MANIFEST and directory / name not in sizes]
     if missing:
         fail(f"{directory} is no PEFT adapter: it has no {' and no '.join(missing)}.")
-    return {file: file.stat().st_size for file in found}
-
-
-def _tar(sizes: dict[Path, int]) -> Iterator[bytes]:
-    """A plain tar, a piece at a time: weights of any size go through one megabyte of memory."""
-    for path, size in sizes.items():
-        entry = tarfile.TarInfo(path.name)
-        entry.size = size
-        yield entry.tobuf(tarfile.USTAR_FORMAT)
-        with path.open("rb") as file:
-            while chunk := file.read(CHUNK):
-                yield chunk
-        yield bytes(-size % tarfile.BLOCKSIZE)
-    yield bytes(2 * tarfile.BLOCKSIZE)
-
-
-def _tar_size(sizes: dict[Path, int]) -> int:
-    """Bytes of `_tar`."""
-    block = tarfile.BLOCKSIZE
-    return sum(block + size + -size % block for size in sizes.values()) + 2 * block
+    return sizes

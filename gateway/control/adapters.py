@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import tempfile
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -42,7 +43,8 @@ class Adapters:
         self._limits = limits or Limits()
 
     async def register(self, ref: AdapterRef, *, actor: str) -> Adapter:
-        """Let a version that is in the store be served. Registering twice is fine.
+        """Let a version that is in the store be served, or only evaluated where its gate refused it or has not decided.
+        Registering twice is fine.
 
         Its bytes are verified and inspected here, whoever put them there. Raises `NotFound`, `AdapterRefused`, and
         `Conflict` for a retired one.
@@ -54,9 +56,9 @@ class Adapters:
         if known is not None and not known.retired:
             return known
         opened = await in_store(self._open, ref)
-        adapter = Adapter(ref, opened.digest, opened.manifest.rank, opened.manifest.base_model)
+        adapter = _registered(ref, opened)
         async with change(self._db, "adapter.register", str(ref), tenant=ref.tenant, actor=actor) as new:
-            new.detail.update(digest=adapter.digest, rank=adapter.rank)
+            new.detail.update(digest=adapter.digest, rank=adapter.rank, verdict=adapter.verdict)
             known = await adapters.find(new.connection, ref)  # again: two may register at once
             if known is not None and known.retired:
                 raise Conflict(f"{ref} is retired.", remedy="Publish a new version.", param="ref")
@@ -99,14 +101,25 @@ class Adapters:
             await adapters.retire(new.connection, ref)
         # After the commit: a crash in between leaves a version that is retired here, and retiring again completes it.
         await in_store(self._store.retire, ref)
-        return Adapter(ref, known.digest, known.rank, known.base_model, retired=True)
+        return replace(known, retired=True)
 
     async def describe(self, ref: AdapterRef) -> Manifest:
         """What a registered version is made of and where it came from. Raises `NotFound`."""
+        await self._require(ref)
+        return (await in_store(self._store.get, ref)).manifest
+
+    async def files(self, ref: AdapterRef) -> Path:
+        """The local directory of a registered version's three files, verified; a retired one's, too. Never write there.
+
+        Raises `NotFound`, and `AdapterRefused` for one that is damaged.
+        """
+        await self._require(ref)
+        return (await in_store(self._store.open, ref)).path
+
+    async def _require(self, ref: AdapterRef) -> None:
         async with self._db.transaction(picture=True) as connection:
             if await adapters.find(connection, ref) is None:
                 raise unknown_adapter(ref)
-        return (await in_store(self._store.get, ref)).manifest
 
     def _open(self, ref: AdapterRef) -> Opened:
         stored = self._store.get(ref)
@@ -138,6 +151,12 @@ class Adapters:
                 f"Trained on other weights of {self._base_model} than are served.",
                 remedy="Train on the served model's files.",
             )
+
+
+def _registered(ref: AdapterRef, opened: Opened) -> Adapter:
+    manifest, gate = opened.manifest, opened.manifest.gate
+    verdict, reason = (gate.verdict, gate.reason) if gate is not None else (None, None)
+    return Adapter(ref, opened.digest, manifest.rank, manifest.base_model, verdict=verdict, reason=reason)
 
 
 def _imported(directory: Path) -> Manifest:

@@ -22,7 +22,7 @@ from adapters.ref import AdapterRef
 from adapters.store import AdapterStore
 from gateway.control.names import unknown_adapter
 from gateway.control.shelf import in_store
-from gateway.domain import SHADOW, Alias, Experiment, Swapped, WorkerReport
+from gateway.domain import SHADOW, Adapter, Alias, Experiment, Swapped, WorkerReport
 from gateway.errors import AdapterRefused, Conflict, Unavailable
 from gateway.store import adapters, aliases, experiments, preparations, workers
 from gateway.store.changes import change
@@ -116,8 +116,9 @@ class Swaps:
     async def prepare(self, move: Move, news: Listener) -> Prepared:
         """Have every live worker hold the move's versions. `news` tells of their reports.
 
-        Raises `NotFound` or `Conflict` for a version that is not registered or retired, `AdapterRefused` for one that
-        is damaged or that a worker cannot serve, `Unavailable` when a worker does not get there in time.
+        Raises `NotFound` or `Conflict` for a version that is not registered, retired or withheld by its gate,
+        `AdapterRefused` for one that is damaged or that a worker cannot serve, `Unavailable` when a worker does not get
+        there in time.
         """
         if not move.refs:
             return Prepared(move, None)
@@ -255,6 +256,19 @@ async def _require_usable(connection: Connection, refs: frozenset[AdapterRef]) -
             raise unknown_adapter(ref)
         if adapter.retired:
             raise Conflict(f"{ref} is retired.", remedy="Name another version.", param="ref")
+        if not adapter.servable:
+            raise _withheld(adapter)
+
+
+def _withheld(adapter: Adapter) -> Conflict:
+    """The gate's own sentence, and what to do about it."""
+    said = f"{adapter.ref} was refused by its gate"
+    remedy = "Train again, or change the gate's policy in the run's config and run it again: that is a new version."
+    if adapter.verdict == "undecided":
+        said = f"{adapter.ref} is a trial that its run's gate has not decided about"
+        remedy = "Let the run finish, which publishes its result under the adapter's own name."
+    reason = f": {adapter.reason.rstrip('.')}" if adapter.reason else ""
+    return Conflict(f"{said}{reason}.", remedy=remedy, param="ref", code=f"version_{adapter.verdict}")
 
 
 @contextmanager

@@ -6,7 +6,10 @@ from adapters.ref import AdapterRef
 from gateway.domain import Adapter
 from gateway.store.database import Connection
 
-_SELECT = "SELECT tenant, name, version, digest, rank, base_model, retired_at IS NOT NULL AS retired FROM adapters"
+_SELECT = (
+    "SELECT tenant, name, version, digest, rank, base_model, retired_at IS NOT NULL AS retired, verdict, verdict_reason"
+    " FROM adapters"
+)
 _THIS = " WHERE tenant = $1 AND name = $2 AND version = $3"
 _RETIRE = "UPDATE adapters SET retired_at = now() WHERE tenant = $1 AND name = $2 AND version = $3"
 
@@ -14,13 +17,16 @@ _RETIRE = "UPDATE adapters SET retired_at = now() WHERE tenant = $1 AND name = $
 async def insert(connection: Connection, adapter: Adapter) -> None:
     ref = adapter.ref
     await connection.execute(
-        "INSERT INTO adapters (tenant, name, version, digest, rank, base_model) VALUES ($1, $2, $3, $4, $5, $6)",
+        "INSERT INTO adapters (tenant, name, version, digest, rank, base_model, verdict, verdict_reason)"
+        " VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
         ref.tenant,
         ref.name,
         ref.version,
         adapter.digest,
         adapter.rank,
         adapter.base_model,
+        adapter.verdict,
+        adapter.reason,
     )
 
 
@@ -45,4 +51,6 @@ async def every(connection: Connection) -> list[Adapter]:
 
 def _adapter(row: Connection) -> Adapter:
     ref = AdapterRef(row["tenant"], row["name"], row["version"])
-    return Adapter(ref, row["digest"], row["rank"], row["base_model"], row["retired"])
+    return Adapter(
+        ref, row["digest"], row["rank"], row["base_model"], row["retired"], row["verdict"], row["verdict_reason"]
+    )

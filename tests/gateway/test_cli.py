@@ -19,8 +19,9 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from adapters.examples import read_jsonl
+from adapters.package import tar_of, tar_size
 from gateway.cli import app
-from gateway.cli.adapters import _files_of, _tar, _tar_size
+from gateway.cli.adapters import _files_of
 from gateway.store.database import Database
 from tests.gateway.api.installation import ADMIN_KEY, Installation, installed
 from tests.gateway.api.test_routes import judged, packed
@@ -206,8 +207,8 @@ async def test_a_directory_that_is_no_adapter_is_not_sent(shell: Shell, tmp_path
 def test_the_tar_that_is_sent_is_as_long_as_announced_and_what_tar_reads(tmp_path: Path):
     sizes = _files_of(packed(tmp_path, 1))
     archive = tmp_path / "sent.tar"
-    archive.write_bytes(b"".join(_tar(sizes)))
-    assert archive.stat().st_size == _tar_size(sizes)
+    archive.write_bytes(b"".join(tar_of(sizes)))
+    assert archive.stat().st_size == tar_size(sizes)
     listed = subprocess.run(["tar", "tf", str(archive)], capture_output=True, text=True, check=True).stdout
     assert sorted(listed.split()) == sorted(path.name for path in sizes)
 
