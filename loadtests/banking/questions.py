@@ -1,4 +1,4 @@
-"""The task: a customer's question to a bank → what they want, one of a dozen intents. Rows, pools and truths, seeded.
+"""The task: a customer's question to a bank → what they want, one of a few intents. Rows, pools and truths, seeded.
 
 It reads banking77's train.csv and test.csv (`text,category`; Casanueva et al. 2020, CC-BY-4.0) from a folder that the
 caller names, and knows nothing of gateways or training. The pools are disjoint, by the question's text too: what users
@@ -36,16 +36,16 @@ class Plan:
     preferences; `tested` rows of test.csv of each intent are what the gate sees.
     """
 
-    intents: int = 12
-    written: int = 20
+    intents: int = 8
+    written: int = 10
     checked: int = 10
     users: int = 60
-    questions: int = 12
-    tested: int = 40
+    questions: int = 10
+    tested: int = 30
     seed: int = 77
 
 
-QUICK = Plan(intents=6, written=12, checked=5, users=25, questions=8, tested=20)
+QUICK = Plan(intents=5, written=8, checked=5, users=25, questions=8, tested=20)
 
 
 @dataclass(frozen=True, slots=True)
