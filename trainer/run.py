@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from trainer import config, data, processes, recipes
+from trainer import config, data, gate, processes, recipes, replay
 from trainer.config import RunSettings
 from trainer.data import Dataset
 from trainer.feedback import Compiled, rounds
@@ -48,15 +48,19 @@ def _own(settings: RunSettings, voice: Progress, *, by_plan: bool) -> dict[str, 
             voice.say(f"continuing run {run.id}, with the rows it began with")
         else:
             dataset = read(settings, voice, heard)
-            run.keep_data(dataset.train, dataset.held_out, dataset.counts)
+            replayed = replay.rows(settings, len(dataset.train), voice)
+            counts = dataset.counts | ({replay.REPLAYED: len(replayed)} if replayed else {})
+            run.keep_data(dataset.train + replayed, dataset.held_out, counts, test=dataset.test)
         if processes.told(run.result() is None):
             voice.say("importing torch and transformers")
             recipes.train(run, settings, voice)
+        decided = None if settings.gate is None else gate.decide(run, settings, voice)
         voice.say("publishing")
         published = publish(run, settings)
         about = {"run": run.id, "run_dir": str(run.path), "examples": run.about["examples"]}
         told = {"ref": published.ref, "digest": published.digest, **about, "feedback": run.about["feedback"]}
-        return told | (run.result() or {})
+        verdict = {} if decided is None else {"verdict": decided.verdict, "reason": decided.reason}
+        return told | (run.result() or {}) | verdict
     finally:
         run.close()
 
