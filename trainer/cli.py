@@ -15,11 +15,18 @@ import typer
 from adapters.errors import ContractError
 from trainer import config, progress
 from trainer.config import RunSettings
+from trainer.data import cli as data_cli
 from trainer.errors import TrainerError
 from trainer.feedback import cli as feedback_cli
+from trainer.gate import cli as gate_cli
+from trainer.lineage import cli as lineage_cli
 from trainer.run import check_engine, read, run_all
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
+app.add_typer(data_cli.app, name="data")
+
+REFUSED = 3
+"""The exit status of a run whose adapter the gate refuses: it is published as refused, and never served."""
 
 _Config = Annotated[Path | None, typer.Argument(help="a YAML file, such as trainer/configs/sft.yaml")]
 _Set = Annotated[list[str] | None, typer.Option("--set", help="key=value, over the file; repeat it")]
@@ -77,10 +84,16 @@ def run(  # long because: the flags are the interface, one line each
     }
     settings = (feedback_cli.settings_of if by_plan else _settings)(config_file, assignments, flags)
     done = run_all(settings, progress.to(sys.stderr), by_plan=by_plan)
-    print(_line(done, as_json=as_json), flush=True)  # noqa: T201  # the result
+    if done:  # under torchrun the main process tells
+        print(_line(done, as_json=as_json), flush=True)  # noqa: T201  # the result
+    if done.get("verdict") == "refused":
+        print(f"trainer: the gate refuses {done['ref']}: {done['reason']}", file=sys.stderr)  # noqa: T201
+        raise typer.Exit(REFUSED)
 
 
 app.command()(feedback_cli.plan)
+app.command()(lineage_cli.lineage)
+app.command("eval")(gate_cli.evaluate)
 
 
 @app.command()

@@ -9,8 +9,10 @@ from datetime import timedelta
 from typing import TypeVar
 
 from trainer import config
+from trainer.errors import TrainingFailed
 
 _Told = TypeVar("_Told")
+_MEETING = timedelta(minutes=2)
 _PATIENCE = timedelta(hours=2)
 """For the main process, which reads and splits the rows while the others wait. One that dies is noticed at once."""
 
@@ -49,8 +51,14 @@ def part() -> None:
 def _meet() -> None:
     import torch
 
+    backend = "gloo"
     if torch.cuda.is_available():
         torch.cuda.set_device(config.world().local_rank)
-        torch.distributed.init_process_group("cpu:gloo,cuda:nccl", timeout=_PATIENCE)
-    else:
-        torch.distributed.init_process_group("gloo", timeout=_PATIENCE)
+        backend = "cpu:gloo,cuda:nccl"
+    try:
+        store, rank, size = next(torch.distributed.rendezvous("env://", timeout=_MEETING))
+    except (RuntimeError, ValueError) as error:
+        remedy = "start them with torchrun --standalone, or see that every node reaches the address it was given"
+        raise TrainingFailed("the processes of this run do not find each other", remedy) from error
+    store.set_timeout(_PATIENCE)
+    torch.distributed.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=_PATIENCE)

@@ -233,6 +233,8 @@ def _arguments(
         "save_total_limit": 2,
         "restore_callback_states_from_checkpoint": True,
         "report_to": "none",
+        "log_level": "error",
+        "log_level_replica": "error",
         "disable_tqdm": True,
     }
     if _chooses(run_settings, watched):
