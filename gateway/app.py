@@ -29,10 +29,12 @@ from gateway.control.aliases import Aliases
 from gateway.control.experiments import Experiments
 from gateway.control.feed import Feed
 from gateway.control.keys import Keys
+from gateway.control.lineage import Lineages
 from gateway.control.metrics import Metrics
 from gateway.control.reports import Reporter
 from gateway.control.swap import Swaps
 from gateway.control.tenants import Tenants
+from gateway.control.users import Users
 from gateway.domain import Feedback, Tenant, WorkerReport
 from gateway.engine.client import HttpEngine
 from gateway.feedback.intake import Intake
@@ -208,7 +210,7 @@ class App:
     ) -> Rooms:
         settings, current = self.settings, self.current
         assert settings.admin_key is not None  # the supervisor resolved it
-        swaps = Swaps(database, store)
+        swaps, lineages = Swaps(database, store), Lineages(database, current)
         base = BaseShape.of(settings.model_path) if settings.model_path else None
         revision = base_revision(settings.model_path) if settings.model_path else None
         return Rooms(
@@ -227,6 +229,8 @@ class App:
             ),
             aliases=Aliases(database, swaps),
             experiments=Experiments(database, swaps),
+            lineages=lineages,
+            users=Users(database, lineages),
             intake=Intake(database, current, emit=self._tell_of_feedback),
             engine_view=partial(view_of, settings, revision, database, residency),
             render=engine.render,

@@ -15,9 +15,11 @@ from gateway.api import (
     feedback,
     health,
     keys,
+    lineage,
     metrics,
     shadows,
     tenants,
+    users,
 )
 from gateway.api.rooms import Rooms
 
@@ -54,6 +56,8 @@ def build(rooms: Rooms) -> FastAPI:
         shadows,
         experiments,
         export,
+        lineage,
+        users,
         engine,
         audit,
     ):

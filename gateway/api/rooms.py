@@ -11,8 +11,10 @@ from gateway.control.adapters import Adapters
 from gateway.control.aliases import Aliases
 from gateway.control.experiments import Experiments
 from gateway.control.keys import Keys
+from gateway.control.lineage import Lineages
 from gateway.control.metrics import Metrics
 from gateway.control.tenants import Tenants
+from gateway.control.users import Users
 from gateway.feedback.intake import Intake
 from gateway.snapshot import Current
 from gateway.store.database import Database
@@ -41,6 +43,8 @@ class Rooms:
     adapters: Adapters
     aliases: Aliases
     experiments: Experiments
+    lineages: Lineages
+    users: Users
     intake: Intake
     engine_view: Callable[[], Awaitable[dict[str, Any]]]
     render: Render

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import typer
 
-from gateway.cli import adapters, aliases, experiments, reading, serve, tenants
+from gateway.cli import adapters, aliases, experiments, reading, serve, tenants, users
 
 app = typer.Typer(
     name="gateway",
@@ -25,6 +25,8 @@ app.add_typer(tenants.metrics, name="metrics")
 app.add_typer(adapters.app, name="adapters")
 app.add_typer(aliases.app, name="aliases")
 app.add_typer(experiments.app, name="experiments")
+app.add_typer(users.app, name="users")
+app.command("lineage")(users.lineage)
 app.command("export")(reading.export)
 app.command("audit")(reading.audit)
 app.command("engine")(reading.engine)

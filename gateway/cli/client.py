@@ -84,7 +84,7 @@ def table(rows: Sequence[dict[str, Any]], columns: Sequence[str], *, as_json: bo
 
 def cell(value: Any) -> str:
     """One value as people read it: `-` for nothing, four digits of a fraction, no tabs or line ends."""
-    if value is None or value == "":
+    if value is None or value in ("", []):
         return "-"
     if isinstance(value, bool):
         return "yes" if value else "no"

@@ -39,12 +39,19 @@ async def change(db: Database, action: str, subject: str, *, tenant: str | None,
         version = await connection.fetchval("UPDATE control_state SET version = version + 1 RETURNING version")
         under_way = Change(connection, version)
         yield under_way
-        await connection.execute(
-            "INSERT INTO audit (actor, tenant, action, subject, detail) VALUES ($1, $2, $3, $4, $5)",
-            actor,
-            tenant,
-            action,
-            subject,
-            json.dumps(under_way.detail),
-        )
+        await note(connection, action, subject, under_way.detail, tenant=tenant, actor=actor)
         await connection.execute("SELECT pg_notify($1, $2)", SNAPSHOT, str(version))
+
+
+async def note(
+    connection: Connection, action: str, subject: str, detail: dict[str, Any], *, tenant: str | None, actor: str
+) -> None:
+    """Write the audit row of a change; of one that is in no snapshot, this is all it has in common with the others."""
+    await connection.execute(
+        "INSERT INTO audit (actor, tenant, action, subject, detail) VALUES ($1, $2, $3, $4, $5)",
+        actor,
+        tenant,
+        action,
+        subject,
+        json.dumps(detail),
+    )

@@ -16,11 +16,21 @@ from gateway.domain import Inference
 from gateway.store.database import Database
 
 _COLUMNS = ", ".join(Inference.__struct_fields__)
+_CONTENT = ("messages", "answer", "episode")
+_VALUES = ", ".join(
+    f"CASE WHEN NOT erased THEN {name} END" if name in _CONTENT else name for name in Inference.__struct_fields__
+)
+# What its user had erased after it was asked, and before it came here, is written without its content.
 _INSERT = f"""
-    INSERT INTO inferences ({_COLUMNS})
-    SELECT {_COLUMNS} FROM json_populate_recordset(NULL::inferences, $1::json)
-    ON CONFLICT (id) DO NOTHING
+    WITH given AS (
+        SELECT i.*, e.unit IS NOT NULL AS erased FROM json_populate_recordset(NULL::inferences, $1::json) i
+        LEFT JOIN erasures e ON e.tenant = i.tenant AND e.unit = i.unit AND i.created_at <= e.erased_at
+    ), written AS (
+        INSERT INTO inferences ({_COLUMNS}) SELECT {_VALUES} FROM given ON CONFLICT (id) DO NOTHING
+    )
+    SELECT id FROM given WHERE erased
 """  # noqa: S608 — the names are our own fields'
+_EARLY = "DELETE FROM feedback WHERE inference_id = ANY ($1::text[])"
 _INT4 = 2**31 - 1
 
 
@@ -38,7 +48,9 @@ async def write_inferences(db: Database, batch: Sequence[Inference]) -> None:
 
 async def _insert(db: Database, rows: str) -> None:
     async with db.transaction() as connection:
-        await connection.execute(_INSERT, rows)
+        erased = await connection.fetch(_INSERT, rows)
+        if erased:  # feedback may have come before its inference, and before the erasure, which could not find it
+            await connection.execute(_EARLY, [row["id"] for row in erased])
 
 
 def _fitting(inference: Inference) -> dict[str, Any]:

@@ -19,9 +19,11 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from adapters.examples import read_jsonl
+from adapters.lineage import LineageRow
 from adapters.package import tar_of, tar_size
 from gateway.cli import app
 from gateway.cli.adapters import _files_of
+from gateway.identity import unit_of
 from gateway.store.database import Database
 from tests.gateway.api.installation import ADMIN_KEY, Installation, installed
 from tests.gateway.api.test_routes import judged, packed
@@ -246,3 +248,23 @@ def test_help_imports_nothing_heavy():
     assert ended.returncode == 0 and "experiments" in ended.stdout
     assert not loaded & {"httpx", "pydantic", "fastapi", "asyncpg", "numpy", "rich", "uvicorn"}
     assert time.perf_counter() - started < 5
+
+
+async def test_a_users_rows_are_found_in_versions_and_erased(shell: Shell):
+    await shell.says("tenants", "create", "acme", "--store-content")
+    shell.here.control.publish(seed=1)
+    await shell.says("adapters", "register", "acme", "support@1")
+    assert (await shell.says("adapters", "list", "acme")).endswith("\tno\t-\t-")
+    unit = unit_of(shell.here.current.snapshot.secret, "acme", "ann")
+    row = LineageRow(row="sha256:1", unit=unit, feedback_ids=["fb-1"])
+    path = "/admin/v1/tenants/acme/adapters/support/1/lineage"
+    await shell.here.request("POST", path, content=row.to_json().encode())
+    found = "acme/support@1\t1\tno\t-"
+    for option in (("--user", "ann"), ("--unit", unit), ("--feedback", "fb-1")):
+        assert await shell.says("lineage", "acme", *option) == found
+    assert await shell.says("lineage", "acme", "support@1") == row.to_json()
+    said = await shell.says("users", "erase", "acme", "--user", "ann")
+    assert said == "inferences\t0\nfeedback\t0\nretrain\tacme/support@1"
+    for words in (("lineage", "acme"), ("users", "erase", "acme"), ("lineage", "acme", "support@1", "--user", "ann")):
+        assert (await shell.run(*words)).exit_code == 2
+    assert await shell.says("export", "acme", "--format", "judged") == ""

@@ -17,6 +17,8 @@ from adapters.store import AdapterStore
 from gateway import api
 from gateway.api.rooms import Rooms
 from gateway.control.feed import Feed
+from gateway.control.lineage import Lineages
+from gateway.control.users import Users
 from gateway.feedback.intake import Intake
 from gateway.snapshot import Current
 from gateway.store.database import Database
@@ -95,6 +97,7 @@ async def installed(db: Database, directory: Path) -> AsyncIterator[Installation
     async def render(messages: Sequence[dict[str, Any]], *, add_generation_prompt: bool) -> list[int]:
         return [len(str(one["content"])) for one in messages] + [0] * add_generation_prompt
 
+    lineages = Lineages(db, current)
     built = Rooms(
         db=db,
         current=current,
@@ -104,6 +107,8 @@ async def installed(db: Database, directory: Path) -> AsyncIterator[Installation
         adapters=rooms.adapters,
         aliases=rooms.aliases,
         experiments=rooms.experiments,
+        lineages=lineages,
+        users=Users(db, lineages),
         intake=Intake(db, current),
         engine_view=engine_view,
         render=render,

@@ -2,7 +2,8 @@
 
 `lineage` says which row went into which version, in the order of the training rows; it holds ids and digests only.
 `erasures` remembers whose content was erased and when, so that what is written later of an earlier request is erased
-too. The index on `inferences` is for finding a user's rows; a unit is a hash that no two tenants share.
+too. The indexes on traffic are for finding a user's rows: a unit is a hash that no two tenants share, and the words of
+a preference are the id of the answer that lost.
 """
 
 from alembic import op
@@ -41,6 +42,7 @@ CREATE TABLE erasures (
     PRIMARY KEY (tenant, unit)
 )""",
     "CREATE INDEX inferences_of_unit ON inferences (unit)",
+    "CREATE INDEX feedback_of_loser ON feedback (words) WHERE kind = 'preference'",
 )
 
 
