@@ -32,6 +32,7 @@ _FEWEST = 50
 _ODD = np.uint64(0x9E3779B97F4A7C15)
 _WORD = re.compile("[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]|[^\\W\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]+")
 """Scripts without spaces between words: each sign counts as one."""
+_SIGNS = {code: " " for code in range(128) if not (chr(code).isalnum() or chr(code) == "_")}
 
 
 class _Hashes(dict[str, int]):
@@ -55,7 +56,9 @@ class Shingler:
     def words(self, text: str) -> list[int]:
         """The hashes of a text's words, in lower case and without punctuation; at least five of them."""
         hashes = self._hashes
-        found = [hashes[word] for word in _WORD.findall(text.lower())]
+        lowered = text.lower()
+        words = lowered.translate(_SIGNS).split() if lowered.isascii() else _WORD.findall(lowered)
+        found = [hashes[word] for word in words]
         return found + [0] * (GRAM - len(found))
 
     def grams(self, texts: Sequence[list[int]]) -> tuple[Grams, np.ndarray[Any, np.dtype[np.int64]]]:

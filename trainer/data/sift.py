@@ -52,7 +52,7 @@ class Sift:
         self._named.append(named)
         self._sides.append(side)
         self._prompts.frombytes(_digest(prompt, 8))
-        said = f"{example.completion}\0{example.rejected}\0{example.label is False}"
+        said = f"{example.completion}\0{example.rejected}"
         self._rows.frombytes(_digest(f"{prompt}\0{said}", 16))
         self._units.frombytes(_digest(example.unit, 8) if example.unit is not None else bytes(8))
         self._says.append(-1 if example.label is None else example.label)
@@ -75,10 +75,9 @@ class Sift:
         return verdicts
 
     def contradictions(self) -> int:
-        """Prompts of which one answer is said to be both good and bad."""
-        says = np.frombuffer(self._says, np.int8)
-        prompts = np.frombuffer(self._prompts, np.uint64)
-        return len(np.intersect1d(prompts[says == 1], prompts[says == 0]))
+        """Answers to one prompt that are said to be good, and said to be bad."""
+        says, rows = np.frombuffer(self._says, np.int8), np.frombuffer(self._rows, np.uint64)[::2]
+        return len(np.intersect1d(rows[says == 1], rows[says == 0]))
 
     def users(self) -> int:
         """How many users the rows name."""
@@ -88,7 +87,8 @@ class Sift:
     def _exactly(self, sides: Column, verdicts: Column) -> None:
         prompts, units = np.frombuffer(self._prompts, np.uint64), np.frombuffer(self._units, np.uint64)
         rows, named = np.frombuffer(self._rows, np.uint64), np.frombuffer(self._named, np.uint8) != 0
-        first, second = rows[::2], rows[1::2]
+        bad = np.frombuffer(self._says, np.int8) == 0
+        first, second = rows[::2], rows[1::2] ^ bad  # the same answer said to be bad is another row
         for side in range(TRAIN, int(sides.max())):
             mine, above = sides == side, sides > side
             users = mine & (units != 0) & np.isin(units, units[above])
