@@ -87,7 +87,7 @@ def run(  # long because: the flags are the interface, one line each
     if done:  # under torchrun the main process tells
         print(_line(done, as_json=as_json), flush=True)  # noqa: T201  # the result
     if done.get("verdict") == "refused":
-        print(f"trainer: the gate refuses {done['ref']}: {done['reason']}", file=sys.stderr)  # noqa: T201
+        _complain(f"the gate refuses {done['ref']}: {done['reason']}")
         raise typer.Exit(REFUSED)
 
 
@@ -114,8 +114,12 @@ def main() -> None:
     try:
         app()
     except (TrainerError, ContractError) as error:
-        print(f"trainer: {error}", file=sys.stderr)  # noqa: T201  # where people look for it
+        _complain(str(error))
         sys.exit(1)
+
+
+def _complain(text: str) -> None:
+    print(f"trainer: {text}", file=sys.stderr)  # noqa: T201  # where people look for it
 
 
 def _settings(config_file: Path | None, assignments: list[str] | None, flags: dict[str, Any]) -> RunSettings:

@@ -1,7 +1,7 @@
-"""A run's settings: one YAML file, `--set key=value` over it, and two variables. Imports without torch.
+"""A run's settings: one YAML file, `--set key=value` over it, and three variables. Imports without torch.
 
-The only reader of the environment in the trainer: GATEWAY_URL and GATEWAY_KEY, for what a file should not hold, and
-what torchrun tells its processes.
+The only reader of the environment in the trainer: GATEWAY_URL, GATEWAY_KEY and JUDGE_KEY, for what a file should not
+hold, and what torchrun tells its processes.
 Data files are found relative to the file that names them; every other path is relative to the working directory.
 """
 
@@ -24,9 +24,10 @@ from trainer.settings.gate import GateSettings
 from trainer.settings.rounds import FeedbackSettings, ReplaySettings, RoundSettings
 from trainer.settings.training import LoraSettings, PreferenceSettings, TrainingSettings
 
-ENVIRONMENT = {"GATEWAY_URL": "gateway.url", "GATEWAY_KEY": "gateway.key"}
+ENVIRONMENT = {"GATEWAY_URL": "gateway.url", "GATEWAY_KEY": "gateway.key", "JUDGE_KEY": "gate.judge.key"}
 _LIBRARIES = {
     "TOKENIZERS_PARALLELISM": "false",  # it warns of forks otherwise
+    "TQDM_DISABLE": "1",  # TRL's bar, where it asks the reference beforehand
     # Threads that wait for each other must not spin where an engine uses the same cores. Measured on two shared cores:
     # a float32 step of 512 tokens takes 5 CPU-seconds, and not 19.
     "OMP_WAIT_POLICY": "PASSIVE",
@@ -68,6 +69,8 @@ class RunSettings(Settings):
             raise ValueError("data.gateway needs gateway.url (or GATEWAY_URL) and publish.tenant")
         if (self.publish.store is not None or self.gateway.url is not None) and not named:
             raise ValueError("publishing needs publish.tenant and publish.name")
+        if self.gate is not None and self.gateway.url is None:
+            raise ValueError("the gate asks the serving engine; it needs gateway.url (or GATEWAY_URL)")
         return self
 
     @property
@@ -94,11 +97,12 @@ def load(
     """
     raw = _read(path) if path is not None else {}
     environ = os.environ if environ is None else environ
-    for variable, key in ENVIRONMENT.items():
-        if environ.get(variable):
-            _set(raw, key, environ[variable])
-    for key, value in overrides:
+    given = {key: environ[variable] for variable, key in ENVIRONMENT.items() if environ.get(variable)}
+    judge_key = given.pop("gate.judge.key", None)
+    for key, value in [*given.items(), *overrides]:
         _set(raw, key, value)
+    if judge_key is not None and _has(raw, "gate.judge.url"):  # a key is no wish for a judge
+        _set(raw, "gate.judge.key", judge_key)
     for key, value in (usual or {}).items():
         if not _has(raw, key):
             _set(raw, key, value)
@@ -106,6 +110,15 @@ def load(
         return RunSettings.model_validate(raw)
     except ValidationError as error:
         raise _explained(error, path) from None
+
+
+def access(url: str | None) -> GatewayAccess:
+    """A gateway for a command that has no run: `url` or GATEWAY_URL, and GATEWAY_KEY. Raises `InvalidConfig`."""
+    try:
+        given = {"url": url or os.environ.get("GATEWAY_URL"), "key": os.environ.get("GATEWAY_KEY")}
+        return GatewayAccess.model_validate(given)
+    except ValidationError as error:
+        raise _explained(error, None) from None
 
 
 def prepare_libraries() -> None:

@@ -78,10 +78,12 @@ class RunDirectory:
         """The finished adapter; it exists only when it is whole."""
         return self.path / "adapter"
 
-    def keep_data(self, train: list[Example], held_out: list[Example], counts: dict[str, int]) -> None:
+    def keep_data(
+        self, train: list[Example], held_out: list[Example], counts: dict[str, int], *, test: Iterable[Example] = ()
+    ) -> None:
         """Remember the rows and where they came from; from here on the run can continue without its sources."""
         (self.path / "data").mkdir(exist_ok=True)
-        for name, rows in (("train", train), ("held_out", held_out)):
+        for name, rows in (("train", train), ("held_out", held_out), ("test", test)):
             text = io.StringIO()
             write_jsonl(rows, text)
             self._write(f"data/{name}.jsonl", text.getvalue())
