@@ -5,7 +5,7 @@ Neither the key nor the gateway's address ever enters an error that is written i
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Any, Self
 
 import httpx
 
+from adapters.lineage import LineageRow, read_lineage
 from trainer.errors import GatewayFailed, NotServable
 from trainer.settings.access import GatewayAccess
 
@@ -25,13 +26,14 @@ _CHUNK = 1024 * 1024
 class EngineLimits:
     """What the engine behind the gateway can serve. `max_rank` 0: adapters cannot be put on it at all.
 
-    `base_revision` and `context` (tokens) are None where the gateway does not know them.
+    `base_revision` and `context` (tokens) are None where the gateway does not know them; `kind` "fake" is no model.
     """
 
     base_model: str
     max_rank: int
     base_revision: str | None = None
     context: int | None = None
+    kind: str = "vllm"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +64,9 @@ class Gateway:
         reply = self._json("GET", "/engine")
         try:
             revision, context = reply.get("base_revision"), reply.get("max_model_len")
-            limits = EngineLimits(str(reply["base_model"]), int(reply["max_rank"]), revision, context)
+            limits = EngineLimits(
+                str(reply["base_model"]), int(reply["max_rank"]), revision, context, str(reply.get("kind", "vllm"))
+            )
             ready = bool(reply["ready"])
         except (KeyError, TypeError, ValueError) as error:
             raise GatewayFailed("the gateway describes no engine", "is it this project's gateway?") from error
@@ -86,8 +90,7 @@ class Gateway:
 
     def version(self, tenant: str, ref: str) -> dict[str, Any]:
         """What the gateway knows of a version (`tenant/name@version`): its row, with the manifest."""
-        name, _, number = ref.rpartition("/")[2].partition("@")
-        return self._json("GET", f"/tenants/{tenant}/adapters/{name}/{number}")
+        return self._json("GET", _of_version(tenant, ref))
 
     def _lines(self, path: str, params: dict[str, str]) -> Iterator[str]:
         try:
@@ -111,8 +114,7 @@ class Gateway:
 
     def retire(self, tenant: str, ref: str) -> None:
         """Have a version (`tenant/name@version`) take no requests any more. Retiring twice is fine."""
-        name, _, number = ref.rpartition("/")[2].partition("@")
-        self._json("POST", f"/tenants/{tenant}/adapters/{name}/{number}/retire")
+        self._json("POST", f"{_of_version(tenant, ref)}/retire")
 
     def lend_key(self, tenant: str, *, hours: float) -> tuple[str, str]:
         """A new key that may ask any version of the tenant, for so long; its id and its text."""
@@ -137,6 +139,42 @@ class Gateway:
             body = iter(lambda: file.read(_CHUNK), b"")
             return _registered(self._json("POST", path, params=params, content=body, headers=headers, timeout=_SLOW))
 
+    def tell_lineage(self, tenant: str, ref: str, rows: Iterable[LineageRow]) -> None:
+        """Say which rows made a registered version, in place of what was said before."""
+        body = (f"{row.to_json()}\n".encode() for row in rows)
+        headers = {"content-type": "application/jsonl"}
+        self._json("POST", f"{_of_version(tenant, ref)}/lineage", content=body, headers=headers, timeout=_SLOW)
+
+    def lineage(self, tenant: str, ref: str) -> Iterator[LineageRow]:
+        """The rows that made a version, in their order."""
+        return read_lineage(self._lines(f"{_of_version(tenant, ref)}/lineage", {}))
+
+    def learnt_from(self, tenant: str, who: Mapping[str, str]) -> dict[str, Any]:
+        """Which versions learnt from a user (`targeting_key` or `unit`): the unit, and rows with `ref` in `data`."""
+        return self._json("GET", f"/tenants/{tenant}/lineage", params=dict(who))
+
+    def erase(self, tenant: str, who: Mapping[str, str]) -> dict[str, Any]:
+        """Erase what is kept of a user; how much it was (`erased`), and what learnt from it (`retrain`)."""
+        return self._json("DELETE", f"/tenants/{tenant}/users", params=dict(who), timeout=_SLOW)
+
+    def archive(self, tenant: str, ref: str, into: Path) -> None:
+        """Fetch a version's three files, a plain tar, into the file `into`."""
+        try:
+            with self._http.stream("GET", f"{_of_version(tenant, ref)}/archive", timeout=_SLOW) as reply:
+                if reply.status_code != httpx.codes.OK:
+                    reply.read()
+                    raise _refused(reply)
+                with into.open("wb") as file:
+                    for chunk in reply.iter_bytes():
+                        file.write(chunk)
+        except httpx.HTTPError as error:
+            raise _unreachable(error) from error
+
+    def render(self, messages: list[dict[str, Any]]) -> list[int]:
+        """The token ids that the engine makes of a chat, up to where the answer begins."""
+        body = {"messages": messages, "add_generation_prompt": True}
+        return [int(token) for token in self._json("POST", "/engine/render", json=body)["ids"]]
+
     def _json(self, method: str, path: str, **request: Any) -> dict[str, Any]:
         try:
             reply = self._http.request(method, path, **request)
@@ -148,6 +186,11 @@ class Gateway:
         except ValueError as error:
             raise GatewayFailed("the gateway's answer is not JSON", "is GATEWAY_URL this project's gateway?") from error
         raise _refused(reply)
+
+
+def _of_version(tenant: str, ref: str) -> str:
+    name, _, number = ref.rpartition("/")[2].partition("@")
+    return f"/tenants/{tenant}/adapters/{name}/{number}"
 
 
 def require_servable(limits: EngineLimits, *, base_model: str, rank: int) -> None:
