@@ -113,12 +113,14 @@ class _Rule:
                 yield Span(start, start + length, self.kind)
 
 
+_CARDS = re.compile(r"4(?:\d{12}|\d{15}|\d{18})|(?:5\d|2[2-7])\d{14}|3[47]\d{13}|3[068]\d{12}|6(?:\d{15}|\d{18})")
+
+
 def _card(match: str) -> int:
     number = re.sub(r"\D", "", match)
-    issued = number[0] in "456" or number[:2] in ("34", "35", "36", "37", "38", "30") or 2221 <= int(number[:4]) <= 2720
     digits = [int(digit) for digit in reversed(number)]
     check = sum(digits[::2]) + sum(sum(divmod(2 * digit, 10)) for digit in digits[1::2])
-    return len(match) if issued and len(set(number)) > 1 and check % 10 == 0 else 0
+    return len(match) if _CARDS.fullmatch(number) and len(set(number)) > 1 and check % 10 == 0 else 0
 
 
 _IBAN_LENGTHS = dict(
@@ -238,7 +240,11 @@ _RULES = (
     _Rule(
         "IP", re.compile(r"(?<![\w:.])[23][0-9A-Fa-f]{3}:(?:[0-9A-Fa-f]{0,4}:){1,6}[0-9A-Fa-f]{0,4}(?![\w:])"), _address
     ),
-    _Rule("PHONE", re.compile(r"(?<![\w+])(?:\+|00(?=[1-9]))\d{1,3}(?:[ ./-]{0,2}\(?\d\)?){7,13}(?![\w-])"), _phone),
+    _Rule(
+        "PHONE",
+        re.compile(r"(?<![\w+])(?<!\d )(?:\+|00(?=[1-9]))\d{1,3}(?:[ ./-]{0,2}\(?\d\)?){7,13}(?![\w-])"),
+        _phone,
+    ),
     _Rule(
         "PHONE", re.compile(r"(?<![\w+.-])(?:1[ .-])?(?:\([2-9]\d\d\) ?|[2-9]\d\d[ .-])[2-9]\d\d[ .-]\d{4}(?![\w-])")
     ),

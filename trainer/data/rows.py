@@ -106,16 +106,21 @@ def _weighted(row: Mapping[str, Any], how: Reading) -> Parsed:
         if not wanted:
             return Parsed("messages", [], [SILENT])
     else:
-        last_turn(told)
+        if not _calls(told[-1]):
+            last_turn(told)
         wanted = answers[-1:]
-    left = [TOOL_CALL for n in wanted if told[n].get("tool_calls") or told[n].get("function_call")]
-    wanted = [n for n in wanted if not (told[n].get("tool_calls") or told[n].get("function_call"))]
+    left = [TOOL_CALL for n in wanted if _calls(told[n])]
+    wanted = [n for n in wanted if not _calls(told[n])]
     if any(n == 0 for n in wanted):
         raise BadRow("the chat begins with the assistant's answer")
     rows = [_one(row, "messages", told[:n], last_turn(told[: n + 1])[1], how, {"messages"}) for n in wanted]
     examples = [example for part in rows for example in part.examples]
     unused = rows[0].unused if rows else frozenset()
     return Parsed("messages", examples, left, len(answers) - len(wanted) - len(left), unused)
+
+
+def _calls(message: Mapping[str, Any]) -> bool:
+    return message.get("role") == "assistant" and bool(message.get("tool_calls") or message.get("function_call"))
 
 
 def _preference(row: Mapping[str, Any], how: Reading) -> Parsed:
