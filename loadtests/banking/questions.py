@@ -45,7 +45,7 @@ class Plan:
     seed: int = 77
 
 
-QUICK = Plan(intents=5, written=8, checked=5, users=25, questions=8, tested=20)
+QUICK = Plan(intents=5, written=8, checked=8, users=25, questions=10, tested=24)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from loadtests.banking.questions import Plan, Pools
 FIGURE = "macro_f1"
 WIDE = 0.3
 """How much more macro-F1 than the base the supervised round must have at least, by the interval's lower end."""
-_HEAD = ("round", "version", "learnt from", "compared with", "macro-F1 there", "macro-F1", "difference", "verdict")
+_HEAD = ("round", "version", "learnt from", "training", "against", "its macro-F1", "macro-F1", "difference", "verdict")
 _TITLES = {
     "sft": "SFT on written examples",
     "kto": "KTO on thumbs",
@@ -89,8 +89,16 @@ def _line(name: str, page: Mapping[str, Any]) -> list[str]:
     figures, lineage = page["figures"], page["lineage"]
     learnt = f"{lineage['examples']} rows" + (f", {lineage['feedback']} live" if lineage["feedback"] else "")
     there = figures.get(f"incumbent.{FIGURE}", figures.get(f"base.{FIGURE}"))
-    cells = [_TITLES[name], page["ref"], learnt, page["compared_with"] or "-"]
+    cells = [_TITLES[name], page["ref"], learnt, _cost(page), page["compared_with"] or "-"]
     return [*cells, _share(there), _share(figures.get(f"candidate.{FIGURE}")), difference(page), page["verdict"]]
+
+
+def _cost(page: Mapping[str, Any]) -> str:
+    """What the training process itself took, as its result has it."""
+    if page.get("seconds") is None:
+        return "-"
+    memory = f", {page['peak_memory_bytes'] / 2**30:.1f} GiB" if page.get("peak_memory_bytes") else ""
+    return f"{page['seconds']:.0f} s{memory}"
 
 
 def _share(value: float | None) -> str:

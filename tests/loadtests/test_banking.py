@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from loadtests.banking import users
+from loadtests.banking import report, users
 from loadtests.banking.crowd import Record
 from loadtests.banking.questions import NoQuestions, Plan, Pools, Question, prepare
 
@@ -103,3 +103,22 @@ def test_a_record_that_was_cut_short_forgets_its_last_line_only(tmp_path: Path) 
     again = Record(tmp_path / "asked.jsonl")
     again.add({"turn": 1})
     assert Record(tmp_path / "asked.jsonl").lines == [{"turn": 0}, {"turn": 1}]
+
+
+def page(verdict: str, low: float, against: str = "bank/intents@1") -> dict[str, object]:
+    figures = {"candidate.macro_f1": 0.8, "incumbent.macro_f1": 0.7}
+    figures |= {"difference.macro_f1": 0.1, "difference.macro_f1.low": low, "difference.macro_f1.high": 0.2}
+    told = {"verdict": verdict, "reason": "said", "compared_with": against, "ref": "bank/intents@2", "figures": figures}
+    return {**told, "lineage": {"examples": 9, "feedback": 9}, "seconds": 61.0, "peak_memory_bytes": 3 * 2**30}
+
+
+def test_the_report_prints_refusals_too_and_claims_only_what_was_measured(data: Path) -> None:
+    pages = {"sft": page("accepted", 0.5, "base"), "kto": page("refused", -0.1)}
+    pages |= {"poisoned": page("accepted", 0.01), "dpo": page("refused", -0.2)}
+    assert all(claim.held for claim in report.claims(pages))
+    told = report.markdown(pages, prepare(data, PLAN), PLAN)
+    assert told.count("| refused") == 2
+    assert "61 s, 3.0 GiB" in told
+    assert "+0.100 (-0.200 to +0.200)" in told
+    harmful = report.claims(pages | {"sft": page("accepted", 0.1), "poisoned": page("accepted", -0.01)})
+    assert [claim.held for claim in harmful] == [False, True, True, False]
