@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adapters.judgements import Judged, Other, Said
-from tests.trainer.feedback.judged import at
-from trainer import feedback
+from tests.trainer.feedback.judged import answered, at, thumb
+from trainer import data, feedback
+from trainer.settings.data import DataSettings, GatewayExport
 from trainer.settings.rounds import FeedbackSettings
 
 _TEXTS = st.sampled_from(["yes", "no", "maybe", "", " "])
@@ -83,3 +84,16 @@ def test_the_compilers_promises_hold(stream: list[Judged], chosen: FeedbackSetti
     shuffled = random.sample(stream, len(stream))
     again = feedback.compile(shuffled, chosen)
     assert again.methods == found.methods and again.counts == found.counts
+
+
+def test_users_who_are_held_out_once_stay_held_out_in_every_later_round():
+    def round_of(users: int, *, recipe: str) -> tuple[set[str | None], set[str | None]]:
+        judged = [answered(n, thumb(n, n % 3 > 0), unit=f"u{n % users}") for n in range(3 * users)]
+        rows = feedback.compile(judged, FeedbackSettings()).rows(recipe)  # type: ignore[arg-type]  # parametrised
+        found = data.read(DataSettings(gateway=GatewayExport(alias="support")), rows, recipe=recipe)
+        return {row.unit for row in found.train}, {row.unit for row in found.held_out}
+
+    rounds = [round_of(users, recipe=recipe) for users in (40, 80) for recipe in ("kto", "sft")]
+    held_out = set().union(*(held for _, held in rounds))
+    assert held_out and all(not trained & held_out for trained, _ in rounds)
+    assert rounds[0][1] <= rounds[2][1]
