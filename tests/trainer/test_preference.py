@@ -17,6 +17,7 @@ from trl.trainer.dpo_trainer import DataCollatorForPreference
 from trl.trainer.utils import add_fused_lm_head
 
 from adapters.examples import Example
+from loadtests.training.__main__ import main as loadtest
 from tests.trainer import tiny
 from tests.trainer.test_sft import Quiet, losses
 from trainer.config import RunSettings
@@ -265,3 +266,15 @@ def test_rows_of_another_kind_are_told_of_and_none_at_all_is_an_error(tmp_path: 
         trained(settings(tmp_path / "kto", tiny_model, "kto"), thumbs(1), [])
     with pytest.raises(InvalidConfig, match=r"training\.batch_size 1 leaves kto no other answer to compare with"):
         trained(settings(tmp_path / "one", tiny_model, "kto", training__batch_size=1), thumbs(9), [])
+
+
+@pytest.mark.parametrize("recipe", ["sft", "dpo", "kto"])
+def test_the_load_test_keeps_both_sides_figures_and_finds_their_losses_equal(
+    tmp_path: Path, tiny_model: Path, recipe: str
+):
+    words = f"{recipe} --model {tiny_model} --rounds 1 --steps 2 --batch-size 3 --sides 2"
+    loadtest(words.split(), results=tmp_path)
+    [kept] = tmp_path.glob("*.json")
+    figures = json.loads(kept.read_text())
+    assert set(figures["sides"]) == {"ours", "TRL"} and figures["apart"] < 1e-4
+    assert "| ours " in kept.with_suffix(".md").read_text() and figures["ratios"]["TRL"] > 0
