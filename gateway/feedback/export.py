@@ -8,9 +8,9 @@ that counts. It knows no SQL, and nothing of how a trainer uses a row.
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Literal
 
 from adapters.examples import Example
 from adapters.judgements import Judged, Other, Said
@@ -38,13 +38,11 @@ async def examples(
     tenant and `Conflict` for one that keeps no content: there is nothing to learn from.
     """
     extent = await _extent(database, tenant)
-    after = (since or BEGINNING, "")
-    while page := await exports.labelled(database, tenant, alias=alias, metric=metric, after=after, until=extent.until):
-        for row in page:
-            example = _example(row, smaller_is_better=row.metric in extent.smaller_is_better)
-            if example is not None:
-                yield example
-        after = (page[-1].created_at, page[-1].id)
+    since = since or BEGINNING
+    async for row in exports.judged(database, tenant, alias=alias, metric=metric, since=since, until=extent.until):
+        example = _example(row, extent.smaller_is_better)
+        if example is not None:
+            yield example
 
 
 async def judged(
@@ -60,18 +58,11 @@ async def judged(
     Of each metric and source the latest feedback counts, on the answer and on its conversation each.
     """
     extent = await _extent(database, tenant)
-    after = (since or BEGINNING, "")
-    while True:
-        page, losers = await exports.judged(
-            database, tenant, alias=alias, metric=metric, after=after, until=extent.until
-        )
-        if not page:
-            return
-        for row in page:
-            one = _judged(row, losers, extent.smaller_is_better)
-            if one is not None:
-                yield one
-        after = (page[-1].created_at, page[-1].id)
+    since = since or BEGINNING
+    async for row in exports.judged(database, tenant, alias=alias, metric=metric, since=since, until=extent.until):
+        one = _judged(row, extent.smaller_is_better)
+        if one is not None:
+            yield one
 
 
 async def _extent(database: Database, tenant: str) -> exports.Extent:
@@ -87,17 +78,22 @@ async def _extent(database: Database, tenant: str) -> exports.Extent:
     return extent
 
 
-def _example(row: exports.Labelled, *, smaller_is_better: bool) -> Example | None:
-    """None, and a line in the log, for a prompt that is no chat: an engine refused it, and so would a trainer."""
-    kind: Literal["demonstration", "label"] = "label" if row.written is None else "demonstration"
+def _example(row: exports.Judged, smaller: frozenset[str]) -> Example | None:
+    """None where nothing said is a label, and, with a line in the log, for a prompt that is no chat: an engine refused
+    it, and so would a trainer."""
+    best = max((one for one in row.feedback if _labels(one, row)), key=_worth, default=None)
+    if best is None:
+        return None
+    written = _written(best)
+    kind: Literal["demonstration", "label"] = "label" if written is None else "demonstration"
     try:
         example = Example(
             messages=row.messages,
-            completion=row.answer or "" if row.written is None else row.written,
+            completion=row.answer or "" if written is None else written,
             kind=kind,
-            label=bool(row.number) is not smaller_is_better if kind == "label" else None,
+            label=bool(best.number) is not (best.metric in smaller) if kind == "label" else None,
             inference_id=row.id,
-            feedback_ids=[row.feedback_id],
+            feedback_ids=[best.id],
             alias=row.alias,
             variant=row.variant,
             adapter=row.served,
@@ -112,7 +108,25 @@ def _example(row: exports.Labelled, *, smaller_is_better: bool) -> Example | Non
     return example
 
 
-def _judged(row: exports.Judged, losers: Mapping[str, exports.Loser], smaller: frozenset[str]) -> Judged | None:
+def _written(said: exports.Said) -> str | None:
+    """The ideal answer that somebody wrote to this very request."""
+    if not said.own:
+        return None
+    return said.correction or (said.words if said.kind is MetricKind.DEMONSTRATION else None)
+
+
+def _labels(said: exports.Said, row: exports.Judged) -> bool:
+    """A thumb needs a whole answer to be about."""
+    return _written(said) is not None or (said.kind is MetricKind.BOOLEAN and row.whole)
+
+
+def _worth(said: exports.Said) -> tuple[bool, bool, int]:
+    """A text somebody wrote beats a thumb; what was said about this answer beats what was said about the whole
+    conversation; later beats earlier."""
+    return _written(said) is not None, said.own, said.seq
+
+
+def _judged(row: exports.Judged, smaller: frozenset[str]) -> Judged | None:
     """None, and a line in the log, for what no trainer could make an example of."""
     try:
         Example(messages=row.messages, completion="")  # whether it is a chat
@@ -121,7 +135,7 @@ def _judged(row: exports.Judged, losers: Mapping[str, exports.Loser], smaller: f
             created_at=row.created_at,
             messages=row.messages,
             answer=row.answer,
-            complete=row.outcome == "ok" and bool(row.answer),
+            complete=row.whole,
             alias=row.alias,
             variant=row.variant,
             adapter=row.served,
@@ -129,7 +143,7 @@ def _judged(row: exports.Judged, losers: Mapping[str, exports.Loser], smaller: f
             propensity=row.propensity,
             unit=row.unit,
             episode=row.episode,
-            feedback=[_said(one, row, losers, smaller) for one in row.feedback],
+            feedback=[_said(one, row, smaller) for one in row.feedback],
         )
         found.to_json()
     except ValueError as error:
@@ -138,26 +152,25 @@ def _judged(row: exports.Judged, losers: Mapping[str, exports.Loser], smaller: f
     return found
 
 
-def _said(
-    said: Mapping[str, Any], row: exports.Judged, losers: Mapping[str, exports.Loser], smaller: frozenset[str]
-) -> Said:
-    kind, value = MetricKind(said["kind"]), said["words"] if said["number"] is None else said["number"]
+def _said(said: exports.Said, row: exports.Judged, smaller: frozenset[str]) -> Said:
+    value = said.words or "" if said.number is None else said.number
     return Said(
-        id=said["id"],
-        metric=said["metric"],
-        kind=kind.value,
-        optimize="min" if said["metric"] in smaller else "max",
-        about="inference" if said["own"] else "episode",
-        value=bool(value) if kind is MetricKind.BOOLEAN else value,
-        correction=said["correction"],
-        comment=said["comment"],
-        source=said["source"],
-        over=_other(value, row, losers.get(value)) if kind is MetricKind.PREFERENCE else None,
-        created_at=datetime.fromisoformat(said["created_at"]),
+        id=said.id,
+        metric=said.metric,
+        kind=said.kind.value,
+        optimize="min" if said.metric in smaller else "max",
+        about="inference" if said.own else "episode",
+        value=bool(value) if said.kind is MetricKind.BOOLEAN else value,
+        correction=said.correction,
+        comment=said.comment,
+        source=said.source,
+        over=_other(str(value), row) if said.kind is MetricKind.PREFERENCE else None,
+        created_at=said.created_at,
     )
 
 
-def _other(inference_id: str, row: exports.Judged, loser: exports.Loser | None) -> Other:
+def _other(inference_id: str, row: exports.Judged) -> Other:
+    loser = row.losers.get(inference_id)
     if loser is None:  # not written yet, or its content was erased
         return Other(inference_id=inference_id, answer=None, same_prompt=False)
     whole = loser.outcome == "ok" and loser.answer

@@ -15,7 +15,7 @@ from gateway.errors import Conflict, InvalidRequest, NotFound
 from gateway.feedback.export import examples, judged
 from gateway.feedback.results import results
 from gateway.store.database import Database
-from gateway.store.exports import PAGE
+from gateway.store.exports import PAGE, SPAN
 from gateway.store.inferences import write_inferences
 from tests.gateway.feedback.stories import BEGAN, EXPERIMENT, TUNED, Story, begin
 
@@ -184,3 +184,12 @@ async def test_more_than_a_page_comes_out_once_each_in_order_and_reads_back(stor
     rows = await exported(story)
     assert [row.inference_id for row in rows] == [one.id for one in sorted(asked, key=lambda o: (o.created_at, o.id))]
     assert list(read_judged(row.to_json() for row in rows)) == rows
+
+
+async def test_what_nobody_judged_in_between_is_passed_over_span_by_span(story: Story):
+    asked = [story.inference("ann", created_at=BEGAN, messages=None, answer=None) for _ in range(SPAN)]
+    late = story.inference("bob", created_at=BEGAN + timedelta(days=1), episode="talk")
+    await write_inferences(story.db, [*asked, late])
+    await story.said("helpful", True, asked[0].id)
+    said = await story.said("helpful", True, episode_id="talk")
+    assert [[each.id for each in one.feedback] for one in await exported(story)] == [[said]]

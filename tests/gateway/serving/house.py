@@ -191,15 +191,18 @@ async def open_house(
     head_seconds: float = 10.0,
     body_seconds: float = 30.0,
     other: Any = None,
+    timeouts: TimeoutSettings | None = None,
+    seconds: float = 60,
     **residency: Any,
 ) -> AsyncIterator[House]:
     """Everything up, ready, and down again. `engine_url`: an engine that runs elsewhere, not one in this process.
-    `other`: the ASGI application beside the door."""
-    async with asyncio.timeout(60), _engine(options, engine_url) as url, httpx.AsyncClient(timeout=10) as http:
+    `other`: the ASGI application beside the door. `seconds`: the longest that all of it may take."""
+    limit = max(10, seconds / 6)
+    async with asyncio.timeout(seconds), _engine(options, engine_url) as url, httpx.AsyncClient(timeout=limit) as http:
         with tempfile.TemporaryDirectory(prefix="tl-shelf-") as root:
             current, times = (
                 Current(snapshot or picture(), stale=False),
-                TimeoutSettings(connect=2, first_byte=3, idle=2),
+                timeouts or TimeoutSettings(connect=2, first_byte=3, idle=2),
             )
             engine = HttpEngine(url, base_model=BASE_MODEL, timeouts=times)
             shelf_, records, spans = shelf(Path(root)), Kept(), KeptSpans()

@@ -41,6 +41,8 @@ CREATE TABLE erasures (
     erased_at  timestamptz NOT NULL,           -- of what was asked until then nothing is kept
     PRIMARY KEY (tenant, unit)
 )""",
+    "DROP INDEX inferences_for_export",  # by alias first: it could not give a tenant's requests in their order
+    "CREATE INDEX inferences_for_export ON inferences (tenant, created_at, id)",
     "CREATE INDEX inferences_of_unit ON inferences (unit)",
     "CREATE INDEX feedback_of_loser ON feedback (words) WHERE kind = 'preference'",
 )
