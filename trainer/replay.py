@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -47,12 +47,13 @@ def rows(settings: RunSettings, trained: int, voice: Progress, *, ask: Ask | Non
     prompts = list(_prompts(settings.replay.prompts or _SHIPPED))
     kept = _Kept(settings)
     found: list[Example] = []
-    with _asking(settings, voice) if ask is None else _as_given(ask) as answer:
+    with ExitStack() as stack:
         for start in range(0, len(prompts), _BATCH):
             batch = prompts[start : start + min(_BATCH, 2 * (wanted - len(found)))]
             missing = [chat for chat in batch if chat not in kept]
             if missing:
-                kept.add(missing, answer(missing))
+                ask = ask or stack.enter_context(_asking(settings, voice))
+                kept.add(missing, ask(missing))
             found += [_row(chat, text) for chat in batch if (text := kept[chat]) is not None]
             if len(found) >= wanted:
                 break
@@ -105,11 +106,6 @@ def _prompts(path: Path) -> Iterator[Chat]:
 
 def _row(chat: Chat, answer: str) -> Example:
     return Example(messages=chat, completion=answer, kind="seed", adapter="base")
-
-
-@contextmanager
-def _as_given(ask: Ask) -> Iterator[Ask]:
-    yield ask
 
 
 @contextmanager

@@ -56,8 +56,9 @@ _GPUS: dict[str, tuple[float, int, int, float]] = {  # TFLOPS, GB, GB/s, USD an 
 _GPU_USED = (0.15, 0.3, 0.5)
 """torchtune's and Unsloth's published LoRA rates (research/trainer.md §3) are 0.21 to 0.6 of dense bf16 at 3 to 8 B."""
 
-_CPU_USED = (0.3, 0.5, 0.9)
-"""Measured with SmolLM2-135M on two cores: 76 to 160 of the 150 to 200 GFLOP/s that their matrix products make."""
+_CPU_USED = (0.3, 0.6, 1.2)
+"""Measured with SmolLM2-135M on two shared cores, by CPU time: 76 to 160 GFLOP/s, where float32 products make 135 to
+200. bfloat16, where a CPU has fast products of it, is what is above 1."""
 
 
 def machine(name: str, *, price: float | None = None) -> Machine:
