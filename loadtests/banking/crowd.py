@@ -79,7 +79,7 @@ class Crowd:
         async def take(turn: Turn) -> None:
             async with self._gate:
                 record.add({"turn": turn.number, "user": turn.user, "intent": turn.question.intent, **await one(turn)})
-            say(f"{len(record.lines)} of {len(turns)} customers' questions answered")
+            say(f"customers ask · {len(record.lines)} of {len(turns)} answered")
 
         done = {line["turn"] for line in record.lines}
         async with asyncio.TaskGroup() as crowd:

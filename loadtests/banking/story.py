@@ -131,14 +131,11 @@ def _round(gateway: Gateway, place: Place, title: str, recipe: str, *settings: s
 def _run(gateway: Gateway, place: Place, recipe: str, name: str, settings: tuple[str, ...], now: Step) -> Page:
     began = time.monotonic()
     arguments = ["run", str(Path(__file__).with_name(f"{recipe}.yaml")), "--json"]
-    for key, value in (
-        ("run_dir", place.home / "runs" / name),
-        ("model_path", place.model),
-        ("data.held_out", place.rows("checked")),
-        ("data.test", place.rows("test")),
-        *((("data.train", place.rows("written")),) if recipe == "sft" else ()),
-    ):
-        arguments += ["--set", f"{key}={value}"]
+    paths = {"run_dir": place.home / "runs" / name, "model_path": place.model, "data.test": place.rows("test")}
+    if recipe == "sft":
+        paths |= {"data.train": place.rows("written"), "data.held_out": place.rows("checked")}
+    for key, path in paths.items():
+        arguments += ["--set", f"{key}={path}"]
     last = trainer(gateway, [*arguments, *settings], place.home / "runs" / f"{name}.log", now)
     published = published_by(gateway, last)
     gate = published["manifest"]["gate"]
