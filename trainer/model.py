@@ -10,14 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, get_peft_model
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+from peft import LoraConfig, PeftModel, get_peft_model
+from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig
 from transformers.utils import cached_file
 
 from trainer.config import RunSettings, world
 from trainer.errors import InvalidConfig
 from trainer.precision import Format, halve_linear_layers
 from trainer.settings.training import LoraSettings
+from trainer.tokens import tokenizer_of
 
 IGNORED = -100
 
@@ -30,7 +31,8 @@ def _fp32(_config: Any, _device: str) -> Format:
 class Loaded:
     """A base model ready to train. `directory` holds its files; `autocast`: float32, its matrix products in bfloat16.
 
-    `packed`: rows may be laid out in one sequence, if its attention heeds the mask.
+    `packed`: rows may be laid out in one sequence, if its attention heeds the mask. `start`: a PEFT directory that
+    the LoRA goes on from.
     """
 
     model: Any
@@ -39,6 +41,7 @@ class Loaded:
     device: str
     autocast: bool
     packed: bool
+    start: Path | None = None
 
     def computing(self) -> contextlib.AbstractContextManager[Any]:
         """Wrap every forward pass in this."""
@@ -67,7 +70,6 @@ def load(settings: RunSettings, choose: Callable[[Any, str], Format] = _fp32) ->
         config = AutoConfig.from_pretrained(source, local_files_only=offline)
         wanted = settings.training.precision
         half = (choose(config, device) if wanted == "auto" else wanted) == "bf16"
-        tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=offline)
         model = AutoModelForCausalLM.from_pretrained(
             source,
             dtype=torch.bfloat16 if half and device == "cuda" else torch.float32,
@@ -79,23 +81,22 @@ def load(settings: RunSettings, choose: Callable[[Any, str], Format] = _fp32) ->
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0][:200]
         raise InvalidConfig(f"the base model cannot be loaded ({reason})", "check base_model and model_path") from error
-    if tokenizer.chat_template is None:
-        raise InvalidConfig("the base model has no chat template", "use its instruction-tuned variant")
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
     model.config.use_cache = False
     _keep_differentiable(model)
     autocast = half and device == "cpu"
     model.eval()
     # A sliding window would have to be cut into the mask of a laid-out batch, layer by layer: pad instead.
     packed = device == "cpu" and getattr(config, "sliding_window", None) is None
-    return Loaded(model, tokenizer, directory, device, autocast, packed)
+    return Loaded(model, tokenizer_of(settings), directory, device, autocast, packed)
 
 
 def with_lora(loaded: Loaded, settings: LoraSettings) -> Any:
-    """The model with a fresh LoRA: only that is trainable, in float32. Seed torch first. Raises `InvalidConfig`."""
+    """The model with a LoRA, fresh or going on from `loaded.start`, whose form it then has. Only that is trainable, in
+    float32. Seed torch first. Raises `InvalidConfig`."""
     if loaded.autocast:
         halve_linear_layers(loaded.model)
+    if loaded.start is not None:
+        return PeftModel.from_pretrained(loaded.model, str(loaded.start), is_trainable=True)
     targets = _linear_layers(loaded.model) if settings.targets == "all-linear" else settings.targets
     config = LoraConfig(
         r=settings.rank,

@@ -46,9 +46,10 @@ def package(run: RunDirectory, saved: Path, settings: RunSettings, *, base: Path
         lineage=Lineage(
             run_id=run.id,
             dataset_digest=run.about["dataset_digest"],
-            parent=settings.publish.parent,
+            parent=settings.publish.parent or run.about.get("start", {}).get("ref"),
             examples=run.about["examples"],
             feedback=run.about["feedback"],
+            recipe=settings.recipe,
         ),
         metrics=metrics,
         created_at=datetime.now(UTC),

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from trainer import config, data, gate, processes, recipes, replay
+from trainer import config, data, gate, processes, recipes, replay, start
 from trainer.config import RunSettings
-from trainer.data import Dataset
+from trainer.data import Dataset, card
 from trainer.feedback import Compiled, rounds
-from trainer.gateway_client import Gateway, require_servable
+from trainer.gateway_client import Gateway
 from trainer.progress import Progress, Silent
 from trainer.publish import publish
 from trainer.runlog import RunDirectory
+from trainer.served import require_limits, require_same_tokens
 
 
 def run_all(settings: RunSettings, voice: Progress, *, by_plan: bool = False) -> dict[str, Any]:
@@ -47,10 +48,18 @@ def _own(settings: RunSettings, voice: Progress, *, by_plan: bool) -> dict[str, 
         if run.resumed:
             voice.say(f"continuing run {run.id}, with the rows it began with")
         else:
+            heard = heard or rounds.gather(settings)
+            run.about["live"] = rounds.summary(heard, settings.recipe)
             dataset = read(settings, voice, heard)
             replayed = replay.rows(settings, len(dataset.train), voice)
             counts = dataset.counts | ({replay.REPLAYED: len(replayed)} if replayed else {})
             run.keep_data(dataset.train + replayed, dataset.held_out, counts, test=dataset.test)
+            if dataset.survey is not None:
+                card.write(run.path / "data", dataset.survey, settings.data)
+        if run.result() is None:
+            start.keep(run, settings)
+            if settings.gateway.url is not None and not run.checkpoints.exists():
+                require_same_tokens(settings, run.data()[0], voice)
         if processes.told(run.result() is None):
             voice.say("importing torch and transformers")
             recipes.train(run, settings, voice)
@@ -71,7 +80,7 @@ def check_engine(settings: RunSettings, voice: Progress) -> None:
         return
     with Gateway(settings.gateway) as gateway:
         limits = gateway.limits()
-    require_servable(limits, base_model=settings.base_model, rank=settings.lora.rank)
+    require_limits(settings, limits)
     voice.say(f"the gateway serves {limits.base_model}, ranks up to {limits.max_rank}")
 
 

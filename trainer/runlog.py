@@ -78,6 +78,11 @@ class RunDirectory:
         """The finished adapter; it exists only when it is whole."""
         return self.path / "adapter"
 
+    @property
+    def start(self) -> Path | None:
+        """The adapter that this run goes on from, if any."""
+        return self.path / "start" if (self.path / "start").is_dir() else None
+
     def keep_data(
         self, train: list[Example], held_out: list[Example], counts: dict[str, int], *, test: Iterable[Example] = ()
     ) -> None:

@@ -1,4 +1,4 @@
-"""Examples → token ids as the engine will see them, and those → batches. It knows no model and no files.
+"""Examples → token ids as the engine will see them, and those → batches. It knows no model and no rows' files.
 
 A row is the prompt rendered by the served chat template (up to where the answer begins), then the completion and the
 token that ends a turn. Only the latter two are supervised. An engine given the same prompt starts from the same ids.
@@ -15,8 +15,10 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
+from transformers import AutoTokenizer
 
 from adapters.examples import Example
+from trainer.config import RunSettings
 from trainer.errors import InvalidConfig
 
 IGNORED = -100
@@ -50,7 +52,7 @@ def render(
     rows: list[Row] = []
     dropped = cut = 0
     for example in examples:
-        prompt = _prompt_ids(tokenizer, example)
+        prompt = prompt_ids(tokenizer, example.messages)
         answer = [*tokenizer(example.completion, add_special_tokens=False).input_ids, *ending]
         room = max_tokens - len(prompt)
         if room < 1 or (room < len(answer) and overlong == "drop"):
@@ -62,8 +64,24 @@ def render(
     return Rendered(rows, dropped, cut)
 
 
-def _prompt_ids(tokenizer: Any, example: Example) -> list[int]:
-    text = _chat(tokenizer, example.messages, add_generation_prompt=True)
+def tokenizer_of(settings: RunSettings) -> Any:
+    """The base model's tokenizer, with a chat template and a padding token. Raises `InvalidConfig`."""
+    offline, source = settings.model_path is not None, str(settings.model_path or settings.base_model)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=offline)
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0][:200]
+        raise InvalidConfig(f"the tokenizer cannot be loaded ({reason})", "check base_model and model_path") from error
+    if tokenizer.chat_template is None:
+        raise InvalidConfig("the base model has no chat template", "use its instruction-tuned variant")
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def prompt_ids(tokenizer: Any, messages: list[dict[str, Any]]) -> list[int]:
+    """A chat's token ids up to where the answer begins. Raises `InvalidConfig` if the template refuses it."""
+    text = _chat(tokenizer, messages, add_generation_prompt=True)
     ids: list[int] = tokenizer(text, add_special_tokens=False).input_ids
     return ids
 

@@ -78,7 +78,7 @@ async def _served(here: Installation, engine: dict[str, Any]) -> AsyncIterator[s
 @pytest.fixture
 async def site(db: Database, tmp_path: Path, tiny_model: Path) -> AsyncIterator[Site]:
     story = await stories.begin(db)
-    engine = {"base_model": tiny.NAME, "max_rank": 16, "ready": True, "resident": []}
+    engine = {"base_model": tiny.NAME, "max_rank": 16, "ready": True, "resident": [], "kind": "fake"}
     async with installed(db, tmp_path) as here, _served(here, engine) as url:
         yield Site(here, story, url, tmp_path, tiny_model)
 

@@ -2,21 +2,96 @@
 
 from __future__ import annotations
 
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
 from adapters.examples import Example
-from trainer.errors import InvalidConfig
+from tests.trainer import tiny
+from trainer.errors import InvalidConfig, NotServable
 from trainer.model import Loaded, supervised_loss
+from trainer.progress import Silent
 from trainer.recipes.sft import may_be_laid_out
+from trainer.served import require_same_tokens
 from trainer.tokens import IGNORED, Collate, Row, render
 
 pytestmark = [pytest.mark.training, pytest.mark.timeout(300)]
 
+
+class Lines(Silent):
+    """Keeps what is said."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.lines.append(text)
+
+
 SYSTEM = {"role": "system", "content": "count"}
+
+
+class Engine(BaseHTTPRequestHandler):
+    """A gateway whose engine renders chats with `template`."""
+
+    tokenizer: Any
+    template: str
+
+    def do_GET(self) -> None:
+        self._say({"base_model": tiny.NAME, "max_rank": 64, "ready": True, "kind": "vllm"})
+
+    def do_POST(self) -> None:
+        chat = json.loads(self.rfile.read(int(self.headers["content-length"])))["messages"]
+        text = self.tokenizer.apply_chat_template(
+            chat, tokenize=False, add_generation_prompt=True, chat_template=self.template
+        )
+        self._say({"ids": self.tokenizer(text, add_special_tokens=False).input_ids})
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+    def _say(self, body: dict[str, Any]) -> None:
+        data = json.dumps(body).encode()
+        self.send_response(200)
+        self.send_header("content-length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+
+@contextmanager
+def rendering(tokenizer: PreTrainedTokenizerBase, template: str) -> Iterator[str]:
+    engine = type("Rendering", (Engine,), {"tokenizer": tokenizer, "template": template})
+    with ThreadingHTTPServer(("127.0.0.1", 0), engine) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def test_a_template_that_the_engine_reads_otherwise_fails_the_run_with_both_readings(
+    tmp_path: Path, tiny_model: Path, tokenizer: PreTrainedTokenizerBase
+):
+    rows = [asked("what is it?", "this"), Example(messages=[{"role": "user", "content": "hi"}], completion="ho")]
+    names = {"publish__tenant": "acme", "publish__name": "support", "gateway__key": "k"}
+    with rendering(tokenizer, tiny.TEMPLATE) as url:
+        said = Lines()
+        require_same_tokens(tiny.settings(tmp_path, tiny_model, gateway__url=url, **names), rows, said)
+        assert said.lines == ["the engine makes the same token ids of 3 prompts"]
+    with rendering(tokenizer, tiny.TEMPLATE.replace("'<|im_end|>' + '\n'", "'<|im_end|>'")) as url:
+        wanted = tiny.settings(tmp_path, tiny_model, gateway__url=url, **names)
+        with pytest.raises(
+            NotServable, match=r"token \d+ on: here 'er\\nhi<\|im_end\|>\\n<\|im_.*', there 'er\\nhi<\|im_end\|><\|im_"
+        ):
+            require_same_tokens(wanted, rows, Lines())
 
 
 @pytest.fixture(scope="module")

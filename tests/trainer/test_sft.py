@@ -148,6 +148,21 @@ def test_patience_without_rows_to_watch_is_refused(tmp_path: Path, tiny_model: P
         run_all(tiny.settings(tmp_path, tiny_model, training__patience=1, data__held_out_share=0.0), Quiet())
 
 
+def test_a_run_goes_on_from_a_version_of_the_store_and_says_so_in_its_lineage(tmp_path: Path, tiny_model: Path):
+    store = {"publish__store": str(tmp_path / "store"), "publish__tenant": "acme", "publish__name": "support"}
+    for name in ("first", "second", "third"):
+        (tmp_path / name).mkdir()
+    first = run_all(tiny.settings(tmp_path / "first", tiny_model, training__learning_rate=1e-2, **store), Quiet())
+    wanted = tiny.settings(tmp_path / "second", tiny_model, training__start_from="acme/support@1", **store)
+    second = run_all(wanted, Quiet())
+    assert second["held_out_loss_before"] == pytest.approx(first["held_out_loss"], abs=1e-5)
+    opened = AdapterStore(str(tmp_path / "store")).open(AdapterRef.parse(second["ref"]))
+    assert opened.manifest.lineage.parent == "acme/support@1"
+    other = {"training__start_from": str(wanted.run_dir / "adapter"), "lora__rank": 16}
+    with pytest.raises(InvalidConfig, match=r"start_from has rank 8, but lora\.rank is 16: set lora\.rank to 8\.$"):
+        run_all(tiny.settings(tmp_path / "third", tiny_model, **other), Quiet())
+
+
 def test_a_finished_run_publishes_again_without_training(tmp_path: Path, tiny_model: Path):
     store = str(tmp_path / "store")
     names = {"publish__tenant": "acme", "publish__name": "support"}

@@ -20,6 +20,7 @@ leaves the one before. What is continued gives the losses of a run that was neve
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import resource
@@ -78,6 +79,7 @@ def begin(run: RunDirectory, settings: RunSettings, progress: Progress) -> Start
     how = "bfloat16" if loaded.half else "float32"
     if settings.training.quantize != "none":
         how += f", its matrices held in {settings.training.quantize}"
+    loaded = dataclasses.replace(loaded, start=run.start)
     threads = f", {torch.get_num_threads()} threads" if loaded.device == "cpu" else ""
     progress.say(f"training on {loaded.device} in {how}{threads}")
     return Started(loaded, began)
