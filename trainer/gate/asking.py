@@ -33,12 +33,14 @@ class Unanswered(Exception):
 class Asker:
     """Asks at most `at_once` things at a time, with a key of scope `evaluate`."""
 
-    def __init__(self, url: str, key: str, *, at_once: int) -> None:
+    def __init__(
+        self, url: str, key: str, *, at_once: int, news_seconds: float = _NEWS_SECONDS, tries: int = _TRIES
+    ) -> None:
         headers = {"authorization": f"Bearer {key}"}
         limits = httpx.Limits(max_connections=at_once)
         self._http = httpx.AsyncClient(base_url=f"{url}/v1", headers=headers, timeout=_ANSWER_SECONDS, limits=limits)
         self._turn = asyncio.Semaphore(at_once)
-        self._known = False
+        self._news_seconds, self._tries = news_seconds, tries
 
     async def __aenter__(self) -> Self:
         return self
@@ -58,7 +60,7 @@ class Asker:
                     reply = await self._http.post(path, json=body)
                 except httpx.HTTPError as error:
                     broken += 1
-                    if broken >= _TRIES:
+                    if broken >= self._tries:
                         raise Unanswered(f"the connection broke ({type(error).__name__})") from None
                     await asyncio.sleep(2.0**broken / 2)
                     continue
@@ -66,11 +68,11 @@ class Asker:
                     return _read(reply)
                 broken += reply.status_code >= 500 and reply.status_code not in _BUSY
                 busy = reply.status_code in _BUSY and waited < _PATIENCE_SECONDS
-                unknown = reply.status_code in _UNKNOWN and waited < _NEWS_SECONDS
+                unknown = reply.status_code in _UNKNOWN and waited < self._news_seconds
                 if reply.status_code in _UNKNOWN and not unknown:
                     remedy = "the gate's key or version is unknown to it; run the same command again"
                     raise GatewayFailed(f"the gateway refuses: {_message(reply)}", remedy)
-                if not (busy or unknown or (reply.status_code >= 500 and broken < _TRIES)):
+                if not (busy or unknown or (reply.status_code >= 500 and broken < self._tries)):
                     raise Unanswered(_message(reply))
                 await asyncio.sleep(_pause(reply))
 

@@ -141,13 +141,13 @@ async def _opinion(wanted: GateSettings, measured: Measured, say: Say) -> judge.
     if wanted.judge is None:
         return None
     say(f"the judge: {wanted.judge.model}")
-    other = "incumbent" if "incumbent" in measured.versions else "base"
+    other = measured.other
     texts = {name: [one.answer for one in measured.versions[name]] for name in ("candidate", other)}
     return await judge.opinion(wanted.judge, measured.rows, texts["candidate"], texts[other])
 
 
 def _evidence(heard: Heard, wanted: GateSettings, against: str) -> Evidence:
-    measured, other = heard.held_out, "base" if against == "base" else "incumbent"
+    measured, other = heard.held_out, heard.held_out.other
     how: Any = {"confidence": wanted.policy.confidence, "seed": wanted.seed}
     main, general = measured.named(wanted.policy.figure), heard.regression.named("token_f1")
     return Evidence(

@@ -34,6 +34,11 @@ class Measured:
     requests: int
     failures: Counter[str]
 
+    @property
+    def other(self) -> str:
+        """What a candidate is compared with: the incumbent, where that is not the base itself."""
+        return "incumbent" if "incumbent" in self.versions else "base"
+
     def named(self, name: str) -> Measure | None:
         return next((measure for measure in self.measures if measure.name == name), None)
 

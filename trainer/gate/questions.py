@@ -14,7 +14,6 @@ from typing import Any
 
 from adapters.examples import Example
 from trainer.gate.texts import normal
-from trainer.tokens import IGNORED, render
 
 LABELS_ASKED = 4
 """With more labels than these a ROC curve would take more requests than everything else together."""
@@ -100,6 +99,8 @@ def asked(
 
 
 def _forced(tokenizer: Any, row: Example, completion: str, context: int) -> Forced | None:
+    from trainer.tokens import IGNORED, render  # imports torch
+
     example = row.model_copy(update={"completion": completion})
     rendered = render(tokenizer, [example], max_tokens=context - 1, overlong="drop").rows
     if not rendered:

@@ -67,8 +67,7 @@ class Report:
     def of(
         cls, heard: Heard, settings: GateSettings, verdict: Verdict, against: str, *, cards: Sequence[str] = ()
     ) -> Report:
-        other = "base" if against == "base" else "incumbent"
-        lines = table(heard.held_out, "candidate", other, settings)
+        lines = table(heard.held_out, "candidate", heard.held_out.other, settings)
         regression = table(heard.regression, "candidate", "base", settings)
         return cls(verdict, settings, against, heard, lines, regression, cards)
 
@@ -109,7 +108,7 @@ class Report:
         """The page, complete in itself."""
         import jinja2
 
-        other = "base" if self.against == "base" else "incumbent"
+        other = self.heard.held_out.other
         answers = {name: [one.answer for one in of] for name, of in self.heard.held_out.versions.items()}
         lengths = {name: [len(text) for text in of if text is not None] for name, of in answers.items()}
         wins, losses = examples(self.heard.held_out, "candidate", other)
