@@ -25,7 +25,7 @@ GRAM = 5
 PERMUTATIONS = 64
 _BANDS, _WIDTH = 8, 8
 """Texts with a Jaccard similarity of 0.9 share a band with a probability of 0.99, at 0.8 of 0.77, at 0.5 of 0.03."""
-_AT_ONCE = 4096
+_AT_ONCE, _WORDS_AT_ONCE = 4096, 400_000
 _SAMPLE = 1024
 _TEMPLATE = 0.1
 _FEWEST = 50
@@ -107,10 +107,12 @@ class Signatures:
         self._paths = [directory / f"band{number}" for number in range(_BANDS)]
         self._files = [path.open("wb", buffering=0) for path in self._paths]
         self._waiting: list[list[int]] = []
+        self._words = 0
 
     def add(self, text: str) -> None:
         self._waiting.append(self.shingler.words(text))
-        if len(self._waiting) == _AT_ONCE:
+        self._words += len(self._waiting[-1])
+        if len(self._waiting) == _AT_ONCE or self._words > _WORDS_AT_ONCE:
             self._flush()
 
     def bands(self) -> Iterator[Words]:
@@ -135,7 +137,7 @@ class Signatures:
                 band = (band ^ values[:, column]) * _ODD
                 band ^= band >> np.uint64(29)
             file.write(band.tobytes())
-        self._waiting = []
+        self._waiting, self._words = [], 0
 
 
 def signed(grams: Grams, starts: np.ndarray[Any, np.dtype[np.int64]], permutations: Any) -> Grams:

@@ -117,10 +117,12 @@ _CARDS = re.compile(r"4(?:\d{12}|\d{15}|\d{18})|(?:5\d|2[2-7])\d{14}|3[47]\d{13}
 
 
 def _card(match: str) -> int:
-    number = re.sub(r"\D", "", match)
+    number = match.replace(" ", "").replace("-", "")
+    if _CARDS.fullmatch(number) is None or len(set(number)) == 1:
+        return 0
     digits = [int(digit) for digit in reversed(number)]
     check = sum(digits[::2]) + sum(sum(divmod(2 * digit, 10)) for digit in digits[1::2])
-    return len(match) if _CARDS.fullmatch(number) and len(set(number)) > 1 and check % 10 == 0 else 0
+    return len(match) if check % 10 == 0 else 0
 
 
 _IBAN_LENGTHS = dict(

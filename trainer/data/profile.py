@@ -24,7 +24,7 @@ _LABELS = 500
 """So many different short answers are labels of a set; with more, they are answers."""
 _LABEL_LENGTH = 60
 _FINDS = 5
-_BATCH = 1024
+_BATCH, _BATCH_CHARACTERS = 1024, 4_000_000
 
 
 class Profile:
@@ -44,6 +44,7 @@ class Profile:
         self.characters, self.tokens = array("I"), array("I")
         self._tokenizer = tokenizer
         self._texts: list[str] = []
+        self._waiting = 0
 
     def parsed(self, row: Parsed) -> None:
         """A row was read."""
@@ -73,14 +74,15 @@ class Profile:
         self.characters.append(min(len(text), 2**32 - 1))
         if self._tokenizer is not None:
             self._texts.append(text)
-            if len(self._texts) == _BATCH:
+            self._waiting += len(text)
+            if len(self._texts) == _BATCH or self._waiting > _BATCH_CHARACTERS:
                 self.done()
 
     def done(self) -> None:
         """Call when the last row is in."""
         if self._tokenizer is not None and self._texts:
             self.tokens.extend(self._tokenizer.lengths(self._texts))
-            self._texts = []
+            self._texts, self._waiting = [], 0
 
     def lengths(self) -> tuple[np.ndarray[Any, Any], str]:
         """The length of each row, prompt and answer, and in what it is counted: tokens, or about tokens."""
