@@ -14,7 +14,7 @@ from tests.trainer import tiny
 
 __all__ = ["site"]  # a fixture
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.timeout(300), pytest.mark.training]  # the site's base model imports torch
 
 
 async def trainer(site: Site, *words: str) -> Any:
@@ -61,7 +61,6 @@ async def test_a_round_that_nothing_supports_is_refused_in_a_line(site: Site):
     assert last.startswith("trainer: the feedback at hand supports no round yet: wait for more (SFT: 48 more")
 
 
-@pytest.mark.training
 async def test_the_round_is_trained_traced_and_erased(site: Site):
     await feedback_of(site, 12, corrections=4)
     words = ["--round", "--alias", "support", "--set", "round.sft_rows=8", "--set", "replay.share=0"]

@@ -106,6 +106,15 @@ def heard(compiled: Compiled, recipe: Recipe) -> list[str]:
     return [text, *(f"live feedback: {count} {what}" for what, count in compiled.counts.items())]
 
 
+def summary(compiled: Compiled | None, recipe: Recipe) -> dict[str, Any] | None:
+    """The same for run.json; None if there was none."""
+    if compiled is None:
+        return None
+    method = compiled.methods[recipe]
+    figures = {"effective": round(method.effective, 2), "largest_user": round(method.largest, 4)}
+    return {"rows": len(method.rows), "users": method.users, **figures, "counts": compiled.counts}
+
+
 def told(plan: Plan, compiled: Compiled) -> dict[str, Any]:
     """A plan as plain values, for `--json`."""
     guess = plan.estimate

@@ -128,6 +128,20 @@ def test_a_user_whom_most_others_contradict_is_left_out_everywhere():
     assert [row.unit for row in trusting.rows("kto") if not row.label] == ["flipper"]
 
 
+def test_three_users_who_flip_a_twentieth_of_all_thumbs_teach_nothing_where_others_judged_the_same():
+    def told(n: int, unit: str, up: bool) -> Judged:
+        return answered(n, thumb(n, up), answer="an answer", asks=f"question {n % 90}", unit=unit)
+
+    honest = [told(n, f"u{n % 57}", n % 90 < 60) for n in range(570)]
+    poison = [told(n, f"flipper-{n % 3}", n % 90 >= 60) for n in range(570, 600)]
+    found = compiled(*honest, *poison, user_share=0.05)
+    assert not any(row.unit and row.unit.startswith("flipper") for row in found.rows("kto"))
+    assert len(found.rows("kto")) == 570 and found.counts[votes.USERS_DISTRUSTED] == 3
+    alone = compiled(*honest, *[answered(n, thumb(n, False), unit="flipper") for n in range(600, 630)], user_share=0.05)
+    weight = sum(row.weight for row in alone.rows("kto") if row.unit == "flipper")
+    assert weight == pytest.approx(0.05 * len(alone.rows("kto")))  # nobody else judged those: the cap is all there is
+
+
 def test_only_the_latest_of_a_users_flood_counts_for_each_metric():
     given = [answered(n, thumb(n, True), unit="loud") for n in range(20)] + [answered(30, stars(30, 5), unit="loud")]
     found = compiled(*given, user_rows=5, scales={"stars": (1, 5)})
