@@ -43,6 +43,7 @@ CREATE TABLE erasures (
 )""",
     "DROP INDEX inferences_for_export",  # by alias first: it could not give a tenant's requests in their order
     "CREATE INDEX inferences_for_export ON inferences (tenant, created_at, id)",
+    "DROP INDEX feedback_for_export",  # exports find feedback by what it is about
     "CREATE INDEX inferences_of_unit ON inferences (unit)",
     "CREATE INDEX feedback_of_loser ON feedback (words) WHERE kind = 'preference'",
 )
