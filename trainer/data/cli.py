@@ -94,6 +94,8 @@ def _asked(
     base_model: str | None,
 ) -> tuple[DataSettings, Profile]:
     """The settings (FILES are data.train), and the counters with the tokenizer that was named."""
+    if model_path is not None and not (model_path / "tokenizer.json").is_file():
+        raise InvalidConfig(f"{model_path} holds no tokenizer.json", "name the base model's directory")
     named = {"train": files, "held_out": held_out, "test": test}
     given: dict[str, Any] = {key: list(paths) for key, paths in named.items() if paths}
     for text in assignments or []:
