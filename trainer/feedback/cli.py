@@ -10,6 +10,7 @@ import typer
 
 from trainer import config
 from trainer.config import RunSettings
+from trainer.errors import InvalidConfig
 from trainer.feedback import rounds
 from trainer.feedback.machines import Shape, machine
 from trainer.feedback.plan import plan as planned
@@ -69,6 +70,8 @@ def settings_of(config_file: Path | None, assignments: list[str] | None, flags: 
     given = [(key, value) for key, value in flags.items() if value]
     given += [config.assignment(text) for text in assignments or []]
     alias = flags.get("data.gateway.alias")
+    if alias is None and config_file is None:
+        raise InvalidConfig("a round needs live feedback", "name a config file, or --gateway, --tenant and --alias")
     usual = {"base_model": _UNKNOWN, "run_dir": f"runs/{alias}" if alias else None, "publish.name": alias}
     settings = config.load(config_file, given, usual={key: value for key, value in usual.items() if value})
     return rounds.engines_base(settings) if settings.base_model == _UNKNOWN else settings

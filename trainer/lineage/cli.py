@@ -38,6 +38,8 @@ def lineage(  # long because: the flags are the interface, one line each
             _print(row.to_json())
         return
     who = _who(of, user, unit)
+    if tenant is None and runs is None:
+        raise InvalidConfig("nothing says where to look", "name --tenant (at its gateway), --runs, or both")
     if erasing and not sure:
         _look(who, tenant, gateway, runs, as_json=as_json)
         raise InvalidConfig("nothing was erased", "add --yes to erase the above for good")
@@ -87,8 +89,6 @@ def _look(who: dict[str, str], tenant: str | None, url: str | None, runs: Path |
 
 
 def _erase(who: dict[str, str], tenant: str | None, url: str | None, runs: Path | None, *, as_json: bool) -> None:
-    if tenant is None and runs is None:
-        raise InvalidConfig("nothing says where to erase", "name --tenant (at its gateway), --runs, or both")
     done: dict[str, Any] = {"unit": who.get("unit"), "erased": {}, "retrain": []}
     if tenant is not None:
         with Gateway(config.access(url)) as gateway:
@@ -104,7 +104,8 @@ def _erase(who: dict[str, str], tenant: str | None, url: str | None, runs: Path 
     _print(f"erased unit {done['unit']}" + (f" at the gateway: {gone}" if gone else ""))
     for trace in found:
         _print(f"erased {trace}; this run cannot be continued")
-    _print(f"to train again: {', '.join(done['retrain']) or 'no published version'}")
+    nothing = "no published version" if tenant is not None else "what was published from these runs"
+    _print(f"to train again: {', '.join(done['retrain']) or nothing}")
 
 
 def _ask(who: dict[str, str], tenant: str, url: str | None) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from adapters.judgements import Judged, Other, Said
 from tests.trainer.feedback.judged import answered, at, thumb
 from trainer import data, feedback
+from trainer.feedback.compiler import Recipe
 from trainer.settings.data import DataSettings, GatewayExport
 from trainer.settings.rounds import FeedbackSettings
 
@@ -87,13 +88,14 @@ def test_the_compilers_promises_hold(stream: list[Judged], chosen: FeedbackSetti
 
 
 def test_users_who_are_held_out_once_stay_held_out_in_every_later_round():
-    def round_of(users: int, *, recipe: str) -> tuple[set[str | None], set[str | None]]:
+    def round_of(users: int, *, recipe: Recipe) -> tuple[set[str | None], set[str | None]]:
         judged = [answered(n, thumb(n, n % 3 > 0), unit=f"u{n % users}") for n in range(3 * users)]
-        rows = feedback.compile(judged, FeedbackSettings()).rows(recipe)  # type: ignore[arg-type]  # parametrised
+        rows = feedback.compile(judged, FeedbackSettings()).rows(recipe)
         found = data.read(DataSettings(gateway=GatewayExport(alias="support")), rows, recipe=recipe)
         return {row.unit for row in found.train}, {row.unit for row in found.held_out}
 
-    rounds = [round_of(users, recipe=recipe) for users in (40, 80) for recipe in ("kto", "sft")]
+    recipes: tuple[Recipe, ...] = ("kto", "sft")
+    rounds = [round_of(users, recipe=recipe) for users in (40, 80) for recipe in recipes]
     held_out = set().union(*(held for _, held in rounds))
     assert held_out and all(not trained & held_out for trained, _ in rounds)
     assert rounds[0][1] <= rounds[2][1]

@@ -136,6 +136,11 @@ def test_what_the_flags_leave_open_is_named_after_the_alias():
     assert (str(found.run_dir), found.publish.name, found.base_model) == ("runs/help", "help", "o/m")
 
 
+def test_a_round_of_nothing_says_what_to_name():
+    with pytest.raises(InvalidConfig, match="a round needs live feedback: name a config file, or --gateway"):
+        cli.settings_of(None, None, {})
+
+
 def test_an_estimate_grows_with_the_work_and_shrinks_with_the_machine():
     shape = Shape.of("org/Model-8B", None)
     assert shape is not None and shape.parameters == 8e9
