@@ -12,12 +12,14 @@ from typing import Any
 
 from loadtests.demo.gateway import DemoFailed, Gateway
 from loadtests.demo.progress import Step
+from trainer.cli import REFUSED
 
 
 def trainer(gateway: Gateway, arguments: Sequence[str], log: Path, now: Step) -> str:
-    """`trainer` with these arguments; all it says goes to `log`. Returns its last line. Raises `DemoFailed`."""
+    """`trainer` with these arguments; all it says goes to `log`. Returns its result: the last line that is an object,
+    else the last one. A version that the gate refuses is a result. Raises `DemoFailed`."""
     environment = {"GATEWAY_URL": gateway.url, "GATEWAY_KEY": gateway.admin_key}
-    last = ""
+    last = result = ""
     with log.open("w") as file:
         process = subprocess.Popen(
             [sys.executable, "-m", "trainer", *arguments],
@@ -32,12 +34,13 @@ def trainer(gateway: Gateway, arguments: Sequence[str], log: Path, now: Step) ->
                 file.write(line)
                 if line.strip():
                     last = line.strip()
+                    result = last if last.startswith("{") else result
                     now.say(last[:110])
         finally:
             process.terminate()  # a no-op after its end; on Ctrl-C it must not train on alone
-    if process.wait() != 0:
+    if process.wait() not in (0, REFUSED):
         raise DemoFailed(f"the trainer failed: {last} (see {log})")
-    return last
+    return result or last
 
 
 def published_by(gateway: Gateway, last: str) -> dict[str, Any]:
