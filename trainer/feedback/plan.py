@@ -45,6 +45,7 @@ class Incumbent:
     ref: str
     recipe: str | None = None
     created_at: datetime | None = None
+    rank: int | None = None
 
     @classmethod
     def of(cls, ref: str, manifest: Mapping[str, Any]) -> Incumbent:
@@ -206,6 +207,8 @@ def _changes(recipe: Recipe, settings: RunSettings, incumbent: Incumbent | None)
         changes["replay.share"] = _REPLAY
     if recipe != "sft" and incumbent is not None and "start_from" not in training:
         changes["training.start_from"] = incumbent.ref
+        if incumbent.rank is not None and "rank" not in settings.lora.model_fields_set:
+            changes["lora.rank"] = incumbent.rank
     if "epochs" not in training:
         changes["training.epochs"] = 3.0 if recipe == "sft" else 1.0
     return changes

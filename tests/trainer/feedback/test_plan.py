@@ -75,6 +75,8 @@ def test_after_an_sft_round_on_the_same_rows_thumbs_make_a_kto_round_from_the_in
     found = planned(judged, incumbent=TUNED)
     assert (found.recipe, states(found)["sft"]) == ("kto", "nothing new")
     assert found.changes == {"recipe": "kto", "training.start_from": "acme/support@3", "training.epochs": 1.0}
+    narrow = planned(judged, incumbent=Incumbent("acme/support@3", "sft", at(5000), rank=8))
+    assert narrow.changes["lora.rank"] == 8
     later = [answered(n, ideal(n + 5000, "better")) for n in range(2000, 2020)]
     assert planned([*judged, *later], incumbent=TUNED).recipe == "sft"
 
