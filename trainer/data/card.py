@@ -61,6 +61,7 @@ def summary(survey: Survey, settings: DataSettings) -> dict[str, Any]:
             "by": settings.personal_by,
         },
         "answers_before_the_last_of_a_chat_not_learnt": profile.earlier,
+        "answers_with_white_space_around": profile.spaced,
         "columns_not_used": dict(profile.unused.most_common(_COLUMNS)),
         "errors": {"rows": profile.bad, "first": profile.errors},
         "settings": settings.model_dump(mode="json", exclude={"gateway"}),
@@ -82,14 +83,7 @@ def markdown(told: dict[str, Any]) -> str:
     )
     lines += [user, "", "## What they are", ""]
     lines += _table(told["kinds"], "kind", "rows") + _table(told["shapes"], "shape", "rows read")
-    if told["columns_not_used"]:
-        lines += _table(told["columns_not_used"], "column that is not used", "rows")
-    if told["answers_before_the_last_of_a_chat_not_learnt"]:
-        count = told["answers_before_the_last_of_a_chat_not_learnt"]
-        lines += [
-            f"{count} answers before the last one of their chat are not learnt; weight 1 would make rows of them.",
-            "",
-        ]
+    lines += _notes(told)
     lines += ["## Labels", ""]
     if labels["judged"]:
         lines += _table(labels["judged"], "judged", "rows")
@@ -108,6 +102,18 @@ def markdown(told: dict[str, Any]) -> str:
     if told["errors"]["rows"]:
         lines += ["## Rows that cannot be read", "", *(f"- {error}" for error in told["errors"]["first"]), ""]
     return "\n".join(lines)
+
+
+def _notes(told: dict[str, Any]) -> list[str]:
+    """What is easily overlooked."""
+    lines: list[str] = []
+    if told["columns_not_used"]:
+        lines += _table(told["columns_not_used"], "column that is not used", "rows")
+    if count := told["answers_before_the_last_of_a_chat_not_learnt"]:
+        lines += [f"{count} answers before the last one of their chat are not learnt; weight 1 makes rows of them.", ""]
+    if count := told["answers_with_white_space_around"]:
+        lines += [f"{count} answers begin or end with white space, and so will the model's.", ""]
+    return lines
 
 
 def _table(counts: dict[str, Any], what: str, unit: str) -> list[str]:

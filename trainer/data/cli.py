@@ -100,7 +100,8 @@ def _asked(
     given: dict[str, Any] = {key: list(paths) for key, paths in named.items() if paths}
     for text in assignments or []:
         key, value = config.assignment(text)
-        given[key.removeprefix("data.")] = value
+        name, _, part = key.removeprefix("data.").partition(".")
+        given[name] = {**given.get(name, {}), part: value} if part else value
     if config_file is not None:
         run = config.load(config_file, [(f"data.{key}", value) for key, value in given.items()])
         return run.data, Profile(tokenizer_of(model_path or run.model_path, base_model or run.base_model))

@@ -40,7 +40,7 @@ class Profile:
         self.personal_rows = 0
         self.finds: list[str] = []
         self.errors: list[str] = []
-        self.bad = self.earlier = 0
+        self.bad = self.earlier = self.spaced = 0
         self.characters, self.tokens = array("I"), array("I")
         self._tokenizer = tokenizer
         self._texts: list[str] = []
@@ -65,6 +65,7 @@ class Profile:
         if example.label is not None:
             self.judged["good" if example.label else "bad"] += 1
         self._answered(example.completion)
+        self.spaced += example.completion != example.completion.strip()
         if found:
             self.personal_rows += 1
             self.personal.update(one.kind for one in found)

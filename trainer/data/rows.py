@@ -50,16 +50,19 @@ class Parsed:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """How rows are read. `unit` names the key that holds the user; numbers from `good_from` on are good labels."""
+    """How rows are read. `columns` are our names for keys, and theirs; numbers from `good_from` on are good labels."""
 
     system: str | None = None
-    unit: str = "unit"
+    columns: Mapping[str, str] = field(default_factory=dict)
     good_from: float | None = None
 
 
 def examples_of(row: Mapping[str, Any], how: Reading | None = None) -> Parsed:
     """The row as Examples: "seed", "label" or "preference". Raises `BadRow`, and nothing else."""
     how = how or Reading()
+    if how.columns:
+        ours = {our: row[their] for our, their in how.columns.items() if their in row}
+        row = {key: value for key, value in row.items() if key not in how.columns.values()} | ours
     if "messages" in row and ("completion" in row or "kind" in row):
         return Parsed("adapters.Example", [_checked(dict(row))])
     try:
@@ -91,7 +94,7 @@ def _read(row: Mapping[str, Any], how: Reading) -> Parsed:
     found = ", ".join(sorted(map(str, row))[:8]) or "nothing"
     if "value" in row and ("target_id" in row or "inference_id" in row):
         raise BadRow("it is feedback without its inference; join the two tables by the inference's id")
-    raise BadRow(f"its keys ({found[:120]}) make no row; known shapes are {SHAPES}")
+    raise BadRow(f"its keys ({found[:120]}) make no row; rename them (data.columns); shapes are {SHAPES}")
 
 
 def _weighted(row: Mapping[str, Any], how: Reading) -> Parsed:
@@ -170,10 +173,10 @@ def _tensorzero(row: Mapping[str, Any], asked: Mapping[str, Any], how: Reading) 
     if read.has_tools:
         return Parsed("TensorZero", [], [TOOLS])
     about = {key: value for key, value in read.about.items() if value is not None}
-    if how.unit in row:
-        about["unit"] = _unit(row[how.unit])
+    if row.get("unit") not in (None, ""):
+        about["unit"] = _unit(row["unit"])
     rows = [_made(row, read.messages, how, about | answer) for answer in read.answers]
-    return Parsed("TensorZero", rows, read.left, 0, frozenset(map(str, row)) - logged.USED - _BESIDE - {how.unit})
+    return Parsed("TensorZero", rows, read.left, 0, frozenset(map(str, row)) - logged.USED - _BESIDE)
 
 
 def _one(
@@ -186,16 +189,15 @@ def _one(
     rejected: str | None = None,
 ) -> Parsed:
     carried = {key: row[key] for key in _CARRIED if row.get(key) not in (None, "")}
-    carried.pop("unit", None)
-    if row.get(how.unit) not in (None, ""):
-        carried["unit"] = _unit(row[how.unit])
+    if "unit" in carried:
+        carried["unit"] = _unit(carried["unit"])
     if rejected is not None:
         carried.pop("label", None)
         carried |= {"kind": "preference", "rejected": rejected}
     elif "label" in carried:
         carried |= {"kind": "label", "label": logged.judged(carried["label"], how.good_from)}
     made = _made(row, messages, how, {"completion": completion, "kind": "seed", **carried})
-    return Parsed(shape, [made], unused=frozenset(map(str, row)) - used - _BESIDE - {how.unit})
+    return Parsed(shape, [made], unused=frozenset(map(str, row)) - used - _BESIDE)
 
 
 def _made(row: Mapping[str, Any], messages: Sequence[dict[str, Any]], how: Reading, fields: dict[str, Any]) -> Example:

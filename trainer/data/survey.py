@@ -88,7 +88,7 @@ class Surveyor:
         self._settings, self._recipe, self._tolerant = settings, recipe, tolerant
         self._watch = watch or Watch()
         self._finder = _finder(settings)
-        self._how = Reading(settings.system, settings.unit, settings.good_from)
+        self._how = Reading(settings.system, settings.columns, settings.good_from)
         self._sift = Sift(directory, settings.near_duplicates)
         self._on = bytearray()
         self.found = Survey(Spool(directory / "rows"), profile or Profile())

@@ -28,7 +28,11 @@ class DataSettings(Settings):
     held_out_share: float = Field(0.1, ge=0, lt=0.9, description="of the units (or prompts), by a sticky hash")
     test_share: float = Field(0.0, ge=0, lt=0.9, description="of the same, for the gate; 0: it uses the held-out rows")
     gateway: GatewayExport | None = None
-    unit: str = Field("unit", min_length=1, description="the key of a row that names its user; users are never split")
+    columns: dict[str, str] = Field(
+        default_factory=dict,
+        description="our name: the files' name, such as {prompt: text, completion: category, unit: user_id};"
+        " unit is whose row it is, and a user's rows are never split",
+    )
     good_from: float | None = Field(None, description="labels that are numbers: from this one on they are good")
     system: str | None = Field(None, description="system prompt of rows that bring none")
     max_tokens: int = Field(1024, ge=8, description="prompt and completion together")

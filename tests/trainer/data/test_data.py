@@ -57,7 +57,7 @@ def test_a_system_prompt_is_put_before_chats_that_bring_none():
         ("nonsense", "it is not JSON"),
         ('{"prompt": "a", "prompt": "b", "completion": "c"}', "the key 'prompt' occurs twice"),
         ("[1]", "it is not an object"),
-        ({"question": "a", "answer": "b"}, r"its keys \(answer, question\) make no row; known shapes are"),
+        ({"question": "a", "answer": "b"}, r"its keys \(answer, question\) make no row; rename them"),
         ({"prompt": "a", "completion": " "}, "the completion is empty"),
         ({"prompt": "a", "completion": None}, "the completion is not text"),
         ({"messages": USER}, "the assistant's answer must be the last"),

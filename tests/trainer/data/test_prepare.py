@@ -46,7 +46,7 @@ def test_inspect_counts_everything_and_goes_on_after_errors(tmp_path: Path):
     mail = {"prompt": "I am bob@example.com, where is it", "completion": "there", "note": "x"}
     bad = [{"prompt": "a"}] * 25
     file = rows(tmp_path / "rows.jsonl", 60, mail, {"prompt": "question 3 of many", "completion": "no"}, *bad)
-    told = card_of("inspect", file, "--set", "unit=user", "--set", "held_out_share=0", status=1)
+    told = card_of("inspect", file, "--set", "columns.unit=user", "--set", "held_out_share=0", status=1)
     assert told["rows"] == {
         "from": {"from rows.jsonl": 87},
         "train": 61,
@@ -123,7 +123,7 @@ def test_prepare_refuses_a_directory_that_holds_something(tmp_path: Path):
 def test_a_config_names_the_files_and_the_flags_go_over_it(tmp_path: Path):
     rows(tmp_path / "rows.jsonl")
     config = tmp_path / "run.yaml"
-    config.write_text("base_model: demo/m\nrun_dir: run\ndata:\n  train: rows.jsonl\n  unit: user\n")
+    config.write_text("base_model: demo/m\nrun_dir: run\ndata:\n  train: rows.jsonl\n  columns: {unit: user}\n")
     assert card_of("inspect", "--config", config)["users"] == 20
     assert card_of("inspect", "--config", config, "--set", "data.held_out_share=0")["rows"]["held_out"] == 0
     with pytest.raises(InvalidConfig, match="no rows to train on"):

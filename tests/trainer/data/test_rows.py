@@ -94,9 +94,11 @@ def test_an_alpaca_row_keeps_its_history():
     assert roles == [("system", "be kind"), ("user", "hi"), ("assistant", "hello"), ("user", "and now?")]
 
 
-def test_the_user_is_found_under_the_key_that_is_named():
-    row = {"prompt": "hi", "completion": "x", "user_id": 7}
-    assert examples_of(row, Reading(unit="user_id")).examples[0].unit == "7"
+def test_other_names_of_columns_are_told_once():
+    row = {"text": "hi", "category": "hello", "user_id": 7}
+    how = Reading(columns={"prompt": "text", "completion": "category", "unit": "user_id"})
+    assert examples_of(row, how).examples == [Example(messages=ASKED, completion="hello", kind="seed", unit="7")]
+    assert examples_of(row, how).unused == frozenset()
 
 
 def test_a_tensorzero_inference_with_a_demonstration_is_a_correction_and_a_pair():
