@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from adapters.errors import ContractError
-from trainer import config, progress
+from trainer import config, launch, progress
 from trainer.config import RunSettings
 from trainer.data import cli as data_cli
 from trainer.errors import TrainerError
@@ -66,6 +66,10 @@ def run(  # long because: the flags are the interface, one line each
     store: _Store = None,
     run_dir: _RunDir = None,
     by_plan: Annotated[bool, typer.Option("--round", help="do what `trainer plan` says")] = False,
+    ray: Annotated[
+        str | None, typer.Option("--ray", help="run it as a job of the Ray cluster with this dashboard")
+    ] = None,
+    workers: Annotated[int, typer.Option("--processes", min=1, help="with --ray: how many train together")] = 1,
     as_json: _Json = False,
 ) -> None:
     """Train an adapter and publish it. Started again on the same run directory, it continues."""
@@ -83,7 +87,11 @@ def run(  # long because: the flags are the interface, one line each
         "run_dir": run_dir,
     }
     settings = (feedback_cli.settings_of if by_plan else _settings)(config_file, assignments, flags)
-    done = run_all(settings, progress.to(sys.stderr), by_plan=by_plan)
+    voice = progress.to(sys.stderr)
+    if ray is None:
+        done = run_all(settings, voice, by_plan=by_plan)
+    else:
+        done = launch.on_ray(settings, ray, voice, workers=workers, by_plan=by_plan)
     if done:  # under torchrun the main process tells
         print(_line(done, as_json=as_json), flush=True)  # noqa: T201  # the result
     if done.get("verdict") == "refused":
