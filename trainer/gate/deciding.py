@@ -25,7 +25,7 @@ from trainer.gate import judge, parity, policy, report
 from trainer.gate.asking import Asker, Unanswered
 from trainer.gate.desk import Desk
 from trainer.gate.evaluation import Kept, Say, Version
-from trainer.gate.measuring import Measured, labels_of, measure, tokenizer_of
+from trainer.gate.measuring import Measured, labels_of, measure
 from trainer.gate.policy import Evidence, Parity
 from trainer.gate.questions import Asked, asked, chosen
 from trainer.gateway_client import EngineLimits, Gateway
@@ -35,7 +35,7 @@ from trainer.runlog import RunDirectory
 from trainer.settings.gate import GateSettings
 
 REGRESSION = Path(__file__).parent / "regression.jsonl"
-_REGRESSION_TOKENS = 48
+_REGRESSION_TOKENS = 32
 _UNKNOWN_CONTEXT = 2048
 
 
@@ -73,6 +73,7 @@ def _decided_now(run: RunDirectory, settings: RunSettings, desk: Desk, wanted: G
         say(f"the gate: {' and '.join(version.model for version in versions)} answer held-out rows in the engine")
         with desk.lent_key(gateway, tenant) as key:
             heard = asyncio.run(_hear(run, settings, wanted, versions, limits, key, say))
+    wanted = _settled(wanted, heard.held_out)
     verdict = policy.judge(_evidence(heard, wanted, against), wanted.policy)
     found = report.Report.of(heard, wanted, verdict, against, cards=_cards(run))
     heard.held_out.write(desk.room / "rows.jsonl")
@@ -92,7 +93,9 @@ async def _hear(
     key: str,
     say: Say,
 ) -> Heard:
-    tokenizer = tokenizer_of(settings.model_path, settings.base_model)
+    from trainer.tokens import tokenizer_of  # imports torch
+
+    tokenizer = tokenizer_of(settings)
     context = min(settings.data.max_tokens, limits.context or _UNKNOWN_CONTEXT)
     train, held_out = _rows(run)
     rows = chosen(held_out, wanted.rows)
@@ -146,6 +149,16 @@ async def _opinion(wanted: GateSettings, measured: Measured, say: Say) -> judge.
     return await judge.opinion(wanted.judge, measured.rows, texts["candidate"], texts[other])
 
 
+def _settled(wanted: GateSettings, measured: Measured) -> GateSettings:
+    """With the figure to decide by, where the settings leave it: the one that fits these rows."""
+    if wanted.policy.figure != "auto":
+        return wanted
+    exact = measured.named("accuracy") or measured.named("json_valid")
+    pairs = measured.named("preference_accuracy")
+    figure = "exact_match" if exact is not None else "loss" if pairs is None else "preference_accuracy"
+    return wanted.model_copy(update={"policy": wanted.policy.model_copy(update={"figure": figure})})
+
+
 def _evidence(heard: Heard, wanted: GateSettings, against: str) -> Evidence:
     measured, other = heard.held_out, heard.held_out.other
     how: Any = {"confidence": wanted.policy.confidence, "seed": wanted.seed}
@@ -197,7 +210,7 @@ def _rows(run: RunDirectory) -> tuple[list[Example], list[Example]]:
 
 def _cards(run: RunDirectory) -> list[str]:
     """The data card's files, as the report in gate/ links to them."""
-    return [f"../{path.relative_to(run.path)}" for path in sorted(run.path.glob("**/*card*.*"))]
+    return [f"../{path.relative_to(run.path)}" for path in sorted(run.path.glob("**/card.*"))]
 
 
 def _trial_name(name: str) -> str:

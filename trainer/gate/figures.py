@@ -68,7 +68,8 @@ _MEANS: tuple[tuple[str, Callable[[Scores], float | None], bool], ...] = (
 def measures(rows: Sequence[Example], versions: Versions, *, labels: frozenset[str] | None = None) -> list[Measure]:
     """Every figure that these rows and outcomes allow. `labels` are the normal forms of a label task's answers."""
     found = _of_answers(rows, versions, labels) + _of_losses(rows, versions) + _of_preferences(rows, versions)
-    return [measure for measure in found if measure.rows]
+    # What is only looked at comes after what is better or worse.
+    return sorted((measure for measure in found if measure.rows), key=lambda measure: measure.better == "neither")
 
 
 def label_set(completions: Sequence[str]) -> frozenset[str] | None:

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from adapters.examples import Example
-from trainer.errors import InvalidConfig
 from trainer.gate.asking import Asker
 from trainer.gate.evaluation import Kept, Say, Version, evaluate
 from trainer.gate.figures import Measure, Outcome, is_reference, label_set, measures
@@ -101,17 +100,6 @@ def labels_of(
         return frozenset(map(normal, completions))
     more = [row.completion for row in known if is_reference(row)]
     return label_set(completions + more) if wanted == "auto" else None
-
-
-def tokenizer_of(model_path: Path | None, base_model: str) -> Any:
-    """The base model's tokenizer, as training takes it. Raises `InvalidConfig`."""
-    from transformers import AutoTokenizer
-
-    try:
-        return AutoTokenizer.from_pretrained(str(model_path or base_model), local_files_only=model_path is not None)
-    except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0][:200]
-        raise InvalidConfig(f"the tokenizer cannot be loaded ({reason})", "check base_model and model_path") from error
 
 
 def _plain(outcome: Outcome) -> dict[str, Any]:

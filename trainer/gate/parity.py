@@ -55,10 +55,12 @@ def compare(served: Sequence[Served], trained: Sequence[Trained], *, tolerance: 
 def with_peft(run: RunDirectory, settings: RunSettings, served: Sequence[Served]) -> list[Trained]:
     """The run's adapter on the base model as it is trained from, in float32 and not quantised."""
     import torch
+    import transformers
     from peft import PeftModel
 
     from trainer import model
 
+    transformers.utils.logging.disable_progress_bar()
     exact = settings.training.model_copy(update={"precision": "fp32", "quantize": "none"})
     loaded = model.load(settings.model_copy(update={"training": exact}))
     adapted = PeftModel.from_pretrained(loaded.model, str(run.adapter)).eval()

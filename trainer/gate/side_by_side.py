@@ -14,7 +14,7 @@ from trainer.errors import InvalidConfig
 from trainer.gate import policy
 from trainer.gate.asking import Asker
 from trainer.gate.evaluation import Kept, Say, Version
-from trainer.gate.measuring import Measured, labels_of, measure, tokenizer_of
+from trainer.gate.measuring import Measured, labels_of, measure
 from trainer.gate.policy import Compared
 from trainer.gate.questions import asked, chosen
 from trainer.gateway_client import Gateway
@@ -38,7 +38,7 @@ def measured(
     with Gateway(access) as gateway, tempfile.TemporaryDirectory() as room:
         limits = gateway.limits()
         context = limits.context or _UNKNOWN_CONTEXT
-        tokenizer = None if model_path is None else tokenizer_of(model_path, limits.base_model)
+        tokenizer = None if model_path is None else _tokenizer(model_path)
         questions = asked(tokenizer, examples, answer_tokens=wanted.max_tokens, context=context, labels=labels)
         versions = [Version(ref, ref, ref) for ref in refs]
         key_id, key = gateway.lend_key(tenant, hours=_HOURS)
@@ -52,6 +52,16 @@ def measured(
             return asyncio.run(hear())
         finally:
             gateway.revoke_key(tenant, key_id)
+
+
+def _tokenizer(model_path: Path) -> Any:
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(str(model_path), local_files_only=True)
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0][:200]
+        raise InvalidConfig(f"the tokenizer cannot be loaded ({reason})", "name the base model's directory") from error
 
 
 def figures(answers: Measured, refs: Sequence[str], wanted: GateSettings) -> dict[str, Any]:

@@ -31,7 +31,10 @@ class Policy(Settings):
     The limits on drift compare its answers with the incumbent's on the same rows; null switches a limit off.
     """
 
-    figure: Name = "exact_match"
+    figure: Name | Literal["auto"] = Field(
+        "auto",
+        description="auto: exact_match of labels and JSON, else preference_accuracy where there are pairs, else loss",
+    )
     by: float = Field(
         0.0, description="more than this, in the figure's own unit; below 0: it may be that much worse, but not more"
     )
