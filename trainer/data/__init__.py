@@ -20,14 +20,30 @@ from trainer.data.survey import BAD, LEFT_OUT, Survey, Surveyor, strictly
 from trainer.errors import InvalidData
 from trainer.settings.data import DataSettings
 
-__all__ = ["BAD", "LEAKED", "LEFT_OUT", "LIKE", "NEAR", "TWICE", "USER", "Dataset", "is_held_out", "read", "read_file"]
+MASKED = "with personal data, which is masked"
+
+__all__ = [
+    "BAD",
+    "LEAKED",
+    "LEFT_OUT",
+    "LIKE",
+    "MASKED",
+    "NEAR",
+    "TWICE",
+    "USER",
+    "Dataset",
+    "is_held_out",
+    "read",
+    "read_file",
+]
 
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
     """`counts` says how many rows came from where, and how many are on no side, by reason (those in LEFT_OUT).
 
-    What came equals what is left out and what is on a side. `card` is what trainer.data.card writes down.
+    What came equals what is left out and what is on a side; the rows of MASKED are among these. trainer.data.card
+    writes down what `survey` holds.
     """
 
     train: list[Example]
@@ -46,6 +62,8 @@ def read(settings: DataSettings, live: Iterable[Example | str] = (), *, recipe: 
             found[side].append(Example.model_validate_json(line))
         survey.spool.close()
     counts = Counter({**survey.sources, **survey.left})
+    if settings.personal == "mask":
+        counts[MASKED] = survey.profile.personal_rows
     if not train:
         why = ", ".join(f"{count} {name}" for name, count in counts.items())
         raise InvalidData(

@@ -10,6 +10,7 @@ compared: otherwise a long instruction would make everything under it alike.
 from __future__ import annotations
 
 import re
+import tempfile
 import zlib
 from collections.abc import Iterator, Sequence
 from itertools import chain
@@ -104,8 +105,8 @@ class Signatures:
 
         self.shingler = Shingler()
         self._permutations = MinHash(num_perm=PERMUTATIONS, scheme="affine32").permutations
-        self._paths = [directory / f"band{number}" for number in range(_BANDS)]
-        self._files = [path.open("wb", buffering=0) for path in self._paths]
+        # Without names: they are gone with the process, however it ends.
+        self._files = [tempfile.TemporaryFile(dir=directory, buffering=0) for _ in range(_BANDS)]  # noqa: SIM115  # see close
         self._waiting: list[list[int]] = []
         self._words = 0
 
@@ -118,8 +119,9 @@ class Signatures:
     def bands(self) -> Iterator[Words]:
         """For each band the hashes of all texts. Texts that share one may be alike."""
         self._flush()
-        for path in self._paths:
-            yield np.fromfile(path, np.uint64)
+        for file in self._files:
+            file.seek(0)
+            yield np.fromfile(file, np.uint64)
 
     def close(self) -> None:
         for file in self._files:

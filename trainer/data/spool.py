@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from array import array
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,10 +12,10 @@ from adapters.examples import Example
 
 
 class Spool:
-    """A file of rows; eight bytes of memory for each."""
+    """A file of rows in `directory`, without a name: it is gone with the process. Eight bytes of memory for each."""
 
-    def __init__(self, path: Path) -> None:
-        self._file = path.open("w+b", buffering=1024 * 1024)
+    def __init__(self, directory: Path) -> None:
+        self._file = tempfile.TemporaryFile(dir=directory, buffering=1024 * 1024)  # noqa: SIM115  # see close
         self._ends = array("Q", [0])
 
     def __len__(self) -> int:

@@ -91,10 +91,18 @@ class Surveyor:
         self._how = Reading(settings.system, settings.columns, settings.good_from)
         self._sift = Sift(directory, settings.near_duplicates)
         self._on = bytearray()
-        self.found = Survey(Spool(directory / "rows"), profile or Profile())
+        self.found = Survey(Spool(directory), profile or Profile())
 
     def survey(self, live: Iterable[Example] = ()) -> Survey:
         """Read everything, and judge. Raises `InvalidData`."""
+        try:
+            self._read(live)
+            self._judge()
+        finally:
+            self._watch.end()
+        return self.found
+
+    def _read(self, live: Iterable[Example]) -> None:
         settings, found = self._settings, self.found
         files: list[tuple[Path, int | None]] = [(path, None) for path in settings.train]
         files += [(path, sides.HELD_OUT) for path in settings.held_out] + [(path, sides.TEST) for path in settings.test]
@@ -106,6 +114,9 @@ class Surveyor:
             self._row(Parsed("the gateway's", [example]), None, f"the gateway's row {number}")
         found.profile.done()
         found.spool.done()
+
+    def _judge(self) -> None:
+        found = self.found
         self._watch.begin("comparing", 100)
         found.sides = np.frombuffer(self._on, np.uint8)
         found.verdicts = self._sift.judge(found.spool.at, lambda share: self._watch.at(int(100 * share)))
@@ -114,8 +125,6 @@ class Surveyor:
         found.left.update(
             {name: count for name, count in zip(VERDICTS, counted, strict=True) if count and name != "kept"}
         )
-        self._watch.end()
-        return found
 
     def _file(self, path: Path, side: int | None) -> None:
         source = f"from {path.name}"

@@ -50,7 +50,6 @@ class Watch:
         self.at(0)
 
     def end(self) -> None:
+        """All is done, or failed; the terminal is as it was."""
         if self._bar is not None:
-            for task in self._bar.tasks:
-                self._bar.update(task.id, completed=task.total)
             self._bar.stop()

@@ -153,3 +153,11 @@ def test_compressed_files_hold_the_same_rows(tmp_path: Path, ending: str):
     packed.write_bytes(packed.read_bytes()[:-20])
     with pytest.raises(InvalidData, match=r"rows\.jsonl"):
         list(data.read_file(packed))
+
+
+def test_what_is_masked_is_told(tmp_path: Path):
+    rows = [row("I am bob@example.com"), row("hello")]
+    found = data.read(DataSettings(gateway=LIVE, held_out_share=0), rows)
+    assert found.train[0].messages[0]["content"] == "I am <EMAIL>" and found.counts[data.MASKED] == 1
+    seen = data.read(DataSettings(gateway=LIVE, held_out_share=0, personal="count"), rows)
+    assert seen.train == rows and data.MASKED not in seen.counts
