@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from adapters.examples import Example
 from trainer import data
-from trainer.data import LEAKED, LEFT_OUT, LIKE, NEAR, TWICE, USER
+from trainer.data import LEAKED, LEFT_OUT, LIKE, NEAR, TWICE, USER, card
 from trainer.data.survey import UNREADABLE, Surveyor
 from trainer.errors import InvalidData
 from trainer.settings.data import DataSettings, GatewayExport
@@ -161,3 +162,31 @@ def test_what_is_masked_is_told(tmp_path: Path):
     assert found.train[0].messages[0]["content"] == "I am <EMAIL>" and found.counts[data.MASKED] == 1
     seen = data.read(DataSettings(gateway=LIVE, held_out_share=0, personal="count"), rows)
     assert seen.train == rows and data.MASKED not in seen.counts
+
+
+def test_a_runs_card_is_written_from_what_was_read(tmp_path: Path):
+    rows = [row(f"{n}", kind="label", label=n % 3 == 0, unit=f"u{n}") for n in range(40)]
+    wanted = DataSettings(gateway=LIVE)
+    found = data.read(wanted, rows, recipe="kto")
+    assert found.survey is not None
+    told = card.write(tmp_path / "data", found.survey, wanted)
+    assert told["rows"]["train"] == len(found.train) and told["labels"]["judged"] == {"good": 14, "bad": 26}
+    pictures = {"answers.svg", "lengths.svg", "split.svg"}
+    assert {path.name for path in (tmp_path / "data").iterdir()} == {"card.json", "card.md", *pictures}
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.sampled_from(["jsonl", "csv", "parquet", "jsonl.gz", "jsonl.zst"]),
+    st.binary(max_size=60) | st.text('prompt,completion\n"\0\r{}[]:é', max_size=60).map(str.encode),
+)
+def test_any_bytes_are_rows_or_errors_that_say_where(ending: str, content: bytes):
+    with TemporaryDirectory() as directory:
+        file = Path(directory, f"rows.{ending}")
+        file.write_bytes(content)
+        try:
+            found = Surveyor(DataSettings(train=[file], near_duplicates=None), file.parent, tolerant=True).survey()
+        except InvalidData as error:
+            assert str(file) in str(error)
+        else:
+            assert sum(found.sources.values()) == sum(found.outcome().values())
