@@ -14,7 +14,7 @@ from tests.trainer import tiny
 
 __all__ = ["site"]  # a fixture
 
-pytestmark = [pytest.mark.timeout(300), pytest.mark.training]  # the site's base model imports torch
+pytestmark = [pytest.mark.timeout(600), pytest.mark.training]  # the site's base model imports torch
 
 
 async def trainer(site: Site, *words: str) -> Any:
@@ -61,6 +61,20 @@ async def test_a_round_that_nothing_supports_is_refused_in_a_line(site: Site):
     assert last.startswith("trainer: the feedback at hand supports no round yet: wait for more (SFT: 48 more")
 
 
+async def goes_on_from(site: Site, ref: str) -> None:
+    """The next round: the alias serves `ref`, nobody corrected anything since, and there are thumbs enough."""
+    tuned = {"variants": [{"name": "tuned", "weight": 1, "ref": ref}]}
+    await site.here.call("PUT", "/tenants/acme/aliases/support", tuned)
+    words = ["--round", "--alias", "support", "--set", "round.sft_rows=8", "--set", "data.held_out_share=0"]
+    words += ["--set", "round.kto_labels=8", "--set", "round.kto_lesser=2"]
+    done = await site.publishes("next", *words)
+    planned = json.loads((site.room / "next/round.json").read_text())["changes"]
+    assert planned == {"recipe": "kto", "training.start_from": ref, "training.epochs": 1.0}
+    assert (done["ref"], done["feedback"]) == ("acme/support@2", 12)
+    shown = await site.here.call("GET", "/tenants/acme/adapters/support/2")
+    assert (shown["manifest"]["lineage"]["recipe"], shown["manifest"]["lineage"]["parent"]) == ("kto", ref)
+
+
 async def test_the_round_is_trained_traced_and_erased(site: Site):
     await feedback_of(site, 12, corrections=4)
     words = ["--round", "--alias", "support", "--set", "round.sft_rows=8", "--set", "replay.share=0"]
@@ -79,10 +93,15 @@ async def test_the_round_is_trained_traced_and_erased(site: Site):
     assert [(one["ref"], one["rows"]) for one in found["adapters"]] == [("acme/support@1", 1)]
     assert [run["rows"]["train"] for run in found["runs"]] == [1]
 
+    await goes_on_from(site, done["ref"])
+
     unsure = await trainer(site, *who, "--erase")
     assert unsure.returncode == 1 and unsure.stderr.startswith("trainer: nothing was erased: add --yes")
     erased = await told(site, *who, "--erase", "--yes")
-    assert erased["retrain"] == ["acme/support@1"] and erased["erased"] == {"inferences": 1, "feedback": 1}
+    assert erased["retrain"] == ["acme/support@1", "acme/support@2"] and erased["erased"] == {
+        "inferences": 1,
+        "feedback": 1,
+    }
     kept = (site.room / "round/data/train.jsonl").read_text()
     assert "a better answer to 2" not in kept and "a better answer to 3" in kept
     plan = await told(site, "plan", "--tenant", "acme", "--alias", "support", "--set", "round.sft_rows=8")
