@@ -22,6 +22,12 @@ from trainer import config
 MODEL = Path(".tuneloop/models/SmolLM2-135M-Instruct")
 OURS = "ours"
 FASTER, EQUAL = 1.3, 1e-3
+STOCK: dict[str, dict[str, Any]] = {
+    "trl": {"gradient_checkpointing": False},
+    "precomputed": {"gradient_checkpointing": False, "precompute_ref_log_probs": True},
+    "defaults": {"gradient_checkpointing": True, "bf16": True},
+}
+"""TRL's trainers by what is told to them; they compute in our number format unless that is told."""
 
 
 def main(arguments: list[str] | None = None, *, results: Path = report.RESULTS) -> int:
@@ -30,7 +36,7 @@ def main(arguments: list[str] | None = None, *, results: Path = report.RESULTS) 
     config.prepare_libraries()
     from loadtests.training import sides  # torch takes seconds
 
-    names = [OURS, *(name for name in sides.STOCK if told.recipe != "sft" or "reference" not in name)][: told.sides]
+    names = [OURS, *(name for name in told.against if (told.recipe, name) != ("sft", "precomputed"))]
     rows = examples(told.recipe, told.steps * told.batch_size)
     found: dict[str, list[Any]] = {name: [] for name in names}
     with tempfile.TemporaryDirectory() as directory:
@@ -44,7 +50,7 @@ def main(arguments: list[str] | None = None, *, results: Path = report.RESULTS) 
                 training__precision=told.precision,
             )
             for name in names[number % len(names) :] + names[: number % len(names)]:
-                one = sides.ours(wanted, rows) if name == OURS else sides.stock(wanted, rows, sides.STOCK[name])
+                one = sides.ours(wanted, rows) if name == OURS else sides.stock(wanted, rows, STOCK[name])
                 found[name].append(one)
                 print(f"round {number + 1} · {name}: {one.cpu:.1f} CPU-s", file=sys.stderr, flush=True)
         size = sides.tokens(wanted, rows)
@@ -61,12 +67,12 @@ def _told(told: argparse.Namespace, found: Mapping[str, Sequence[Any]], size: in
         name: statistics.median(other.cpu / mine.cpu for other, mine in zip(trained, found[OURS], strict=True))
         for name, trained in found.items()
     }
-    stock = list(found)[1]
-    apart = max(abs(x - y) for x, y in zip(found[OURS][0].losses, found[stock][0].losses, strict=True))
+    steps = zip(found[OURS][0].losses, found.get("trl", found[OURS])[0].losses, strict=True)
+    apart = max(abs(mine - other) for mine, other in steps)
     least = min(ratio for name, ratio in ratios.items() if name != OURS)
     claims = [(f"at least {FASTER} times the tokens a CPU-second of each other", least >= FASTER, f"{least:.2f}")]
-    if told.precision == "fp32":
-        claims.append((f"the losses of {stock} to 3 decimals", apart < EQUAL, f"at most {apart:.1e} apart"))
+    if told.precision == "fp32" and "trl" in found:
+        claims.append(("the losses of trl to 3 decimals", apart < EQUAL, f"at most {apart:.1e} apart"))
     marks = {True: "holds", False: "DOES NOT HOLD"}
     about = (
         f"{told.model.name}, {told.steps} steps of {told.batch_size} rows ({size:,} tokens with every prompt counted "
@@ -103,9 +109,15 @@ def _parser() -> argparse.ArgumentParser:
         "--precision",
         choices=("fp32", "bf16"),
         default="fp32",
-        help="of ours, and of TRL's but for its defaults, which are bf16",
+        help="of ours, and of TRL's but for its defaults",
     )
-    parser.add_argument("--sides", type=int, help="how many of them, ours first (default: all)")
+    parser.add_argument(
+        "--against",
+        nargs="+",
+        choices=tuple(STOCK),
+        default=list(STOCK),
+        help="trl: as it is faster; precomputed: with the reference, too; defaults: bf16 and checkpointing (all)",
+    )
     parser.add_argument("--model", type=Path, default=MODEL, help="a directory (default: %(default)s)")
     return parser
 

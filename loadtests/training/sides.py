@@ -29,13 +29,6 @@ from trainer.progress import Silent
 from trainer.recipes import kto
 from trainer.runlog import RunDirectory
 
-STOCK: dict[str, dict[str, Any]] = {
-    "TRL": {"gradient_checkpointing": False},
-    "TRL, reference precomputed": {"gradient_checkpointing": False, "precompute_ref_log_probs": True},
-    "TRL's defaults": {"gradient_checkpointing": True, "bf16": True},
-}
-"""TRL's trainers by what is told to them; they compute in our number format unless that is told."""
-
 
 @dataclass(frozen=True, slots=True)
 class Trained:

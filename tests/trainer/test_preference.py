@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -193,15 +194,42 @@ def test_what_was_held_out_is_measured_before_and_after(tmp_path: Path, tiny_mod
 
 
 @pytest.mark.parametrize("recipe", ["dpo", "kto"])
-def test_a_live_reference_gives_the_losses_of_a_precomputed_one(tmp_path: Path, tiny_model: Path, recipe: str):
+def test_a_live_reference_changes_no_loss_killed_or_not(tmp_path: Path, tiny_model: Path, recipe: str):
+    whole = settings(tmp_path / "whole", tiny_model, recipe)
+    trained(whole, rows_of(recipe), [])
+    wanted = settings(tmp_path / "live", tiny_model, recipe, preference__reference="live", training__save_seconds=0)
+    with pytest.raises(Killed):
+        trained(wanted, rows_of(recipe), [], Mortal(4))
+    trained(wanted, rows_of(recipe), [])
+    assert losses(wanted.run_dir) == pytest.approx(losses(whole.run_dir), abs=1e-6)
+
+
+def test_a_model_with_a_sliding_window_gets_padded_rows_and_the_same_losses(tmp_path: Path, tiny_model: Path):
+    sliding = shutil.copytree(tiny_model, tmp_path / "model")
+    shape = json.loads((sliding / "config.json").read_text())
+    (sliding / "config.json").write_text(json.dumps({**shape, "sliding_window": 4096}))
     found = []
-    for reference in ("live", "precomputed"):
-        wanted = settings(
-            tmp_path / reference, tiny_model, recipe, preference__reference=reference, training__max_steps=3
-        )
-        trained(wanted, rows_of(recipe), [])
+    for model in (tiny_model, sliding):
+        wanted = settings(tmp_path / model.name, model, "kto", training__max_steps=3)
+        trained(wanted, thumbs(18), [])
         found.append(losses(wanted.run_dir))
-    assert found[0] == pytest.approx(found[1], abs=1e-6)
+    assert found[0] == pytest.approx(found[1], abs=1e-5)
+
+
+def test_the_reference_is_the_adapter_that_a_run_goes_on_from(tmp_path: Path, tiny_model: Path):
+    first = settings(tmp_path / "first", tiny_model, "dpo")
+    learnt = trained(first, pairs(18), pairs(24)[18:])
+    wanted = settings(tmp_path / "second", tiny_model, "dpo", training__max_steps=2)
+    shutil.copytree(first.run_dir / "adapter", wanted.run_dir / "start")
+    found = trained(wanted, pairs(18), pairs(24)[18:])
+    assert found["held_out_loss_before"] == pytest.approx(0.693147, abs=1e-5) and learnt["held_out_loss"] < 0.5
+    assert losses(wanted.run_dir)[0] == pytest.approx(0.693147, abs=1e-5)
+    live = settings(tmp_path / "live", tiny_model, "dpo", preference__reference="live")
+    shutil.copytree(first.run_dir / "adapter", live.run_dir / "start")
+    with pytest.raises(
+        InvalidConfig, match=r"live cannot ask the adapter of training\.start_from: leave it at precomp"
+    ):
+        trained(live, pairs(18), [])
 
 
 @pytest.mark.parametrize("recipe", ["dpo", "kto"])
@@ -268,13 +296,13 @@ def test_rows_of_another_kind_are_told_of_and_none_at_all_is_an_error(tmp_path: 
         trained(settings(tmp_path / "one", tiny_model, "kto", training__batch_size=1), thumbs(9), [])
 
 
-@pytest.mark.parametrize("recipe", ["sft", "dpo", "kto"])
+@pytest.mark.parametrize("recipe", ["sft", "kto"])
 def test_the_load_test_keeps_both_sides_figures_and_finds_their_losses_equal(
     tmp_path: Path, tiny_model: Path, recipe: str
 ):
-    words = f"{recipe} --model {tiny_model} --rounds 1 --steps 2 --batch-size 3 --sides 2"
+    words = f"{recipe} --model {tiny_model} --rounds 1 --steps 2 --batch-size 3 --against trl"
     loadtest(words.split(), results=tmp_path)
     [kept] = tmp_path.glob("*.json")
     figures = json.loads(kept.read_text())
-    assert set(figures["sides"]) == {"ours", "TRL"} and figures["apart"] < 1e-4
-    assert "| ours " in kept.with_suffix(".md").read_text() and figures["ratios"]["TRL"] > 0
+    assert set(figures["sides"]) == {"ours", "trl"} and figures["apart"] < 1e-4
+    assert "| ours " in kept.with_suffix(".md").read_text() and figures["ratios"]["trl"] > 0

@@ -20,6 +20,7 @@ from trl.trainer.utils import FusedCausalLMOutput, use_adapter
 from adapters.examples import Example
 from trainer import processes
 from trainer.config import RunSettings
+from trainer.errors import InvalidConfig
 from trainer.model import Loaded
 from trainer.pairs import Answers, scores
 from trainer.progress import Progress
@@ -49,17 +50,14 @@ class Preferring(Trainer):
         self._loaded, self._laid_out = loaded, laid_out
         self.tokens = 0
         self.seen = torch.empty(0)
+        if loaded.start is not None and not args.precompute_ref_log_probs:
+            what = "preference.reference live cannot ask the adapter of training.start_from"
+            raise InvalidConfig(what, "leave it at precomputed")
         super().__init__(processing_class=loaded.tokenizer, args=args, **arguments)
-        if args.precompute_ref_log_probs:
-            self.forget()
+        # TRL's copy of the adapter as it was. A checkpoint that holds two adapters is read back without the first one
+        # (transformers 5.19); what is still asked about is the base, which is this model with its adapter switched off.
+        self.model.delete_adapter("ref")
         self.precompute_ref_logps = True  # a live reference, too, is given to TRL's loss with the batch
-
-    def forget(self) -> Any:
-        """Let go of TRL's copy of the adapter as it was, which would be saved too; returns the model."""
-        lora = self.accelerator.unwrap_model(self.model)
-        if "ref" in lora.peft_config:
-            lora.delete_adapter("ref")
-        return lora
 
     def told(self, seen: torch.Tensor) -> dict[str, float]:
         """Figures of held-out rows."""
@@ -77,7 +75,11 @@ class Preferring(Trainer):
     def reference(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
         """Each row's log-probability by the model as it was before training; (rows,), nats."""
         lora = self.accelerator.unwrap_model(self.model)
-        with torch.no_grad(), use_adapter(lora, "ref"), self.accelerator.autocast():
+        with (
+            torch.no_grad(),
+            use_adapter(lora, "ref" if "ref" in lora.peft_config else None),
+            self.accelerator.autocast(),
+        ):
             return self.scored(lora, inputs).log_probs.sum(dim=1)
 
     def held_out(self) -> dict[str, float]:
@@ -145,9 +147,10 @@ def fitted(
         trainer = make(arguments)
         made.append(trainer)
         if held_out:
-            before = trainer.held_out()
-            measured.update({f"{name}_before": before[name] for name in trainer.before if name in before})
-            progress.say(_sentence("before", measured))
+            found = trainer.held_out()
+            before = {name: found[name] for name in trainer.before if name in found}
+            measured.update({f"{name}_before": value for name, value in before.items()})
+            progress.say(_sentence("before", before))
         return trainer
 
     result = fit.fit(run, settings, started, build, progress, rows=rows, watched=bool(held_out))
@@ -155,7 +158,7 @@ def fitted(
         after = made[0].held_out()
         measured.update(after)
         progress.say(_sentence("after", after))
-    fit.finish(run, settings, started, made[0].forget(), result, measured)
+    fit.finish(run, settings, started, made[0].accelerator.unwrap_model(made[0].model), result, measured)
 
 
 def on_disk(run: RunDirectory, name: str, rows: list[dict[str, Any]]) -> datasets.Dataset:

@@ -65,5 +65,5 @@ class PreferenceSettings(Settings):
     )
     undesirable_weight: float | None = Field(None, gt=0)
     reference: Literal["precomputed", "live"] = Field(
-        "precomputed", description="its log-probabilities, once or each step"
+        "precomputed", description="its log-probabilities, once or each step (live: of the base only)"
     )
