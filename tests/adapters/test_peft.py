@@ -86,15 +86,18 @@ def test_the_shape_from_the_config_is_that_of_the_real_model(tmp_path: Path) -> 
 
 
 @pytest.mark.engine
-def test_vllm_loads_a_published_version(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("rslora", "scale"), [(False, 6 / 4), (True, 6 / 4**0.5)])
+def test_vllm_loads_a_published_version_and_scales_it_as_it_was_trained(
+    tmp_path: Path, rslora: bool, scale: float
+) -> None:
     from vllm.config.lora import LoRAConfig
     from vllm.lora.lora_model import LoRAModel
     from vllm.lora.peft_helper import PEFTHelper
 
-    opened, _ = published(tmp_path)
+    opened, _ = published(tmp_path, use_rslora=rslora)
     helper = PEFTHelper.from_local_dir(str(opened.path), max_position_embeddings=None)
     helper.validate_legal(LoRAConfig(max_lora_rank=8))
-    assert helper.vllm_lora_scaling_factor == pytest.approx(6 / 4)
+    assert helper.vllm_lora_scaling_factor == pytest.approx(scale)
     loaded = LoRAModel.from_local_checkpoint(str(opened.path), set(ALL), helper, lora_model_id=1, device="cpu")
     assert len(loaded.loras) == 2 * len(ALL)
     assert inspect(opened.path).parameters == sum(

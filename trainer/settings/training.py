@@ -34,7 +34,10 @@ class TrainingSettings(Settings):
     """The optimisation. LoRA wants about ten times full fine-tuning's learning rate."""
 
     epochs: float = Field(3.0, gt=0)
-    start_from: str | None = Field(None, description="a version to go on from; for dpo and kto the reference, too")
+    start_from: str | None = Field(
+        None,
+        description="a version (tenant/name@version) or a directory to go on from, whose rank, scale and targets stay",
+    )
     max_steps: int | None = Field(None, ge=1, description="ends the run earlier, or later, than `epochs` would")
     batch_size: int = Field(8, ge=1, description="rows of one step on one device, before accumulation")
     accumulate: int = Field(1, ge=1, description="batches of one step")
