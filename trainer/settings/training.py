@@ -36,7 +36,7 @@ class TrainingSettings(Settings):
     epochs: float = Field(3.0, gt=0)
     start_from: str | None = Field(
         None,
-        description="a version (tenant/name@version) or directory to go on from, its form kept; the reference of dpo, kto",
+        description="a version (tenant/name@version) or directory to go on from; the reference of dpo and kto",
     )
     max_steps: int | None = Field(None, ge=1, description="ends the run earlier, or later, than `epochs` would")
     batch_size: int = Field(8, ge=1, description="rows of one step on one device, before accumulation")
