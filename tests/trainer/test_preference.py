@@ -51,6 +51,10 @@ def thumbs(count: int, weight: float = 1.0) -> list[Example]:
     return [asked(n, f"it is {n % 5}", label=n % 3 == 0, kind="label", weight=weight) for n in range(count)]
 
 
+def rows_of(recipe: str, count: int = 18) -> list[Example]:
+    return pairs(count) if recipe == "dpo" else thumbs(count)
+
+
 def settings(directory: Path, model: Path, recipe: str, **changed: Any) -> RunSettings:
     directory.mkdir(exist_ok=True)
     more = {"training__learning_rate": 5e-3, "training__max_steps": STEPS, "preference__beta": 0.5}
@@ -72,10 +76,6 @@ def trained(
         run.close()
 
 
-def rows_of(recipe: str, count: int = 18) -> list[Example]:
-    return pairs(count) if recipe == "dpo" else thumbs(count)
-
-
 STOCK: dict[str, Any] = {
     "max_steps": STEPS,
     "per_device_train_batch_size": 4,
@@ -85,11 +85,7 @@ STOCK: dict[str, Any] = {
     "use_cpu": True,
     "bf16": False,
     "logging_steps": 1,
-    "gradient_checkpointing": False,
     "seed": 0,
-    "report_to": "none",
-    "save_strategy": "no",
-    "disable_tqdm": True,
 }
 
 
@@ -111,13 +107,12 @@ def stock(directory: Path, model: Path, wanted: RunSettings, rows: list[Example]
     )
     data = datasets.Dataset.from_list([as_text(tokenizer, row) for row in rows])
     common: dict[str, Any] = {"train_dataset": data, "processing_class": tokenizer}
-    output = str(directory / "stock")
     trainer: Any
     if wanted.recipe == "dpo":
-        trainer = DPOTrainer(get_peft_model(base, shape), args=DPOConfig(output, **STOCK), **common)
+        trainer = DPOTrainer(get_peft_model(base, shape), args=DPOConfig(str(directory), **STOCK), **common)
     else:
         good, bad = kto.balance([{"label": row.label, "weight": 1.0} for row in rows], wanted.preference)
-        arguments = KTOConfig(output, **STOCK, desirable_weight=good, undesirable_weight=bad)
+        arguments = KTOConfig(str(directory), **STOCK, desirable_weight=good, undesirable_weight=bad)
         trainer = KTOTrainer(get_peft_model(base, shape), args=arguments, **common)
     trainer.train()
     return [line["loss"] for line in trainer.state.log_history if "loss" in line]
@@ -172,10 +167,8 @@ def test_a_run_killed_twice_ends_with_the_losses_of_one_that_was_not_and_asks_th
     again = trained(wanted, rows, held_out, voice)
     assert any(line.startswith("continuing after step ") for line in voice.said)
     assert losses(wanted.run_dir) == pytest.approx(losses(whole.run_dir), abs=1e-6)
-    assert {key: again[key] for key in again if key.startswith("held_out")} == pytest.approx(
-        {key: result[key] for key in result if key.startswith("held_out")}, abs=1e-5
-    )
-    assert not wanted.run_dir.joinpath("checkpoints").exists()
+    measured = [key for key in result if key.startswith("held_out")]
+    assert [again[key] for key in measured] == pytest.approx([result[key] for key in measured], abs=1e-5)
 
 
 def test_what_was_held_out_is_measured_before_and_after(tmp_path: Path, tiny_model: Path):
@@ -260,9 +253,9 @@ def test_a_tree_gives_each_row_what_trls_fused_head_gives_it_alone(tiny_model: P
 
 
 def test_what_rows_share_is_in_the_tree_once():
-    tree = Tree.of([[1, 2, 3, 4], [1, 2, 3, 5, 6], [1, 9]])
-    assert tree == Tree([1, 2, 3, 4, 5, 6, 9], [-1, 0, 1, 2, 2, 4, 0], [0, 1, 2, 3, 3, 4, 1], [*tree.paths])
-    assert tree.paths == [[0, 1, 2, 3], [0, 1, 2, 4, 5], [0, 6]]
+    paths = [[0, 1, 2, 3], [0, 1, 2, 4, 5], [0, 6]]
+    tree = Tree([1, 2, 3, 4, 5, 6, 9], [-1, 0, 1, 2, 2, 4, 0], [0, 1, 2, 3, 3, 4, 1], paths)
+    assert Tree.of([[1, 2, 3, 4], [1, 2, 3, 5, 6], [1, 9]]) == tree
 
 
 def test_good_and_bad_are_spread_and_every_prompt_gets_anothers_answer(tmp_path: Path, tiny_model: Path):
@@ -297,9 +290,7 @@ def test_rows_of_another_kind_are_told_of_and_none_at_all_is_an_error(tmp_path: 
 
 
 @pytest.mark.parametrize("recipe", ["sft", "kto"])
-def test_the_load_test_keeps_both_sides_figures_and_finds_their_losses_equal(
-    tmp_path: Path, tiny_model: Path, recipe: str
-):
+def test_the_load_test_keeps_both_sides_and_finds_their_losses_equal(tmp_path: Path, tiny_model: Path, recipe: str):
     words = f"{recipe} --model {tiny_model} --rounds 1 --steps 2 --batch-size 3 --against trl"
     loadtest(words.split(), results=tmp_path)
     [kept] = tmp_path.glob("*.json")
