@@ -17,6 +17,8 @@ from typing import Any
 
 import httpx
 import pytest
+from click.testing import Result
+from typer.testing import CliRunner
 
 from adapters.examples import Example
 from adapters.manifest import Manifest
@@ -24,6 +26,7 @@ from gateway.engine.fake_answers import Voice, say, word_of
 from loadtests.demo.gateway import DemoFailed, Gateway, running
 from loadtests.engine.random_adapter import write_adapter
 from tests.trainer import tiny
+from trainer import cli
 from trainer.config import RunSettings
 from trainer.publish import package
 from trainer.runlog import RunDirectory
@@ -55,20 +58,26 @@ class Run:
         return self.settings.run_dir / "gate"
 
     def command(self, *more: str) -> list[str]:
-        given = (f"publish.name={self.name}", "publish.tenant=acme", "gate.parity_rows=0", "gate.max_tokens=64", *more)
+        given = [f"publish.name={self.name}", "publish.tenant=acme", "gate.policy.figure=exact_match"]
+        given += ["gate.parity_rows=0", "gate.max_tokens=64", *more]
         words = [part for one in given for part in ("--set", one)]
         return [*tiny.command(self.settings, "--json"), *words]
 
-    def environment(self) -> dict[str, str]:
-        return {**os.environ, "GATEWAY_URL": self.gateway.url, "GATEWAY_KEY": self.gateway.admin_key}
-
-    def finish(self, *more: str) -> subprocess.CompletedProcess[str]:
-        command = self.command(*more)
-        return subprocess.run(command, env=self.environment(), capture_output=True, text=True, timeout=200, check=False)
+    def finish(self, *more: str) -> Result:
+        return shell(self.gateway, *self.command(*more)[3:])
 
     def adapters(self) -> dict[str, dict[str, Any]]:
         listed = self.gateway.call("GET", "/tenants/acme/adapters")["data"]
         return {row["ref"]: row for row in listed if row["name"] in (self.name, f"{self.name}.trial")}
+
+
+def access(gateway: Gateway) -> dict[str, str]:
+    return {"GATEWAY_URL": gateway.url, "GATEWAY_KEY": gateway.admin_key}
+
+
+def shell(gateway: Gateway, *words: str) -> Result:
+    """`trainer` as a person runs it, but in this process, which has imported torch already."""
+    return CliRunner().invoke(cli.app, words, env=access(gateway), catch_exceptions=False)
 
 
 def trained(gateway: Gateway, room: Path, model: Path, name: str, *, likes: str) -> Run:
@@ -94,7 +103,7 @@ def trained(gateway: Gateway, room: Path, model: Path, name: str, *, likes: str)
 def test_a_better_candidate_is_accepted_published_and_may_serve(gateway: Gateway, tmp_path: Path, tiny_model: Path):
     run = trained(gateway, tmp_path, tiny_model, "better", likes="candidate")
     done = run.finish()
-    assert done.returncode == 0, done.stderr
+    assert done.exit_code == 0, done.stderr
     told = json.loads(done.stdout)
     assert told["verdict"] == "accepted"
     assert told["reason"] == "exact match 1.00 against 0.00 of the base (+1.00, 95 % from +1.00): accepted"
@@ -114,12 +123,22 @@ def test_a_better_candidate_is_accepted_published_and_may_serve(gateway: Gateway
     assert sum(line["candidate"]["answer"] == line["row"]["completion"] for line in lines) == ROWS
     assert keys_left(gateway) == []
     assert run.finish().stdout == done.stdout  # once more: decided and published already
+    asked = (run.gate / "asked.jsonl").read_bytes()
+    again = run.finish("gate.policy.by=2")  # another policy decides anew, by the answers that are there
+    assert again.exit_code == REFUSED and "it is not better by more than 2" in again.stderr
+    assert (run.gate / "asked.jsonl").read_bytes() == asked
+    assert {ref: row["retired"] for ref, row in run.adapters().items()} == {
+        "acme/better.trial@1": True,
+        "acme/better.trial@2": True,
+        "acme/better@1": False,
+        "acme/better@2": False,
+    }
 
 
 def test_a_worse_candidate_is_published_as_refused_and_never_serves(gateway: Gateway, tmp_path: Path, tiny_model: Path):
     run = trained(gateway, tmp_path, tiny_model, "worse", likes="base")
     done = run.finish()
-    assert done.returncode == REFUSED, done.stderr
+    assert done.exit_code == REFUSED, done.stderr
     assert (
         "exact match 0.00 against 1.00 of the base (-1.00, 95 % from -1.00): refused, it is not better" in done.stderr
     )
@@ -137,7 +156,10 @@ def test_a_gate_that_is_killed_asks_only_the_rest_and_leaves_nothing_behind(
     run = trained(gateway, tmp_path, tiny_model, "killed", likes="candidate")
     kept = run.gate / "asked.jsonl"
     process = subprocess.Popen(
-        run.command("gate.at_once=1"), env=run.environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        run.command("gate.at_once=1"),
+        env={**os.environ, **access(gateway)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
     )
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and process.poll() is None:
@@ -150,7 +172,7 @@ def test_a_gate_that_is_killed_asks_only_the_rest_and_leaves_nothing_behind(
     before = kept.read_bytes()
     assert len(keys_left(gateway)) == 1
     done = run.finish("gate.at_once=1")
-    assert done.returncode == 0, done.stderr
+    assert done.exit_code == 0, done.stderr
     whole = before[: before.rindex(b"\n") + 1]
     assert kept.read_bytes().startswith(whole) and len(kept.read_bytes()) > len(whole)
     asked = [json.loads(line)["asked"] for line in kept.read_text().splitlines()]
@@ -166,15 +188,14 @@ def test_any_versions_are_put_side_by_side_without_a_run(gateway: Gateway, tmp_p
     rows = tmp_path / "rows.jsonl"
     says = say(Voice("base", word_of(b"base")), "hello", index=0, tokens=16)
     rows.write_text("".join(json.dumps({"prompt": "hello", "completion": says}) + "\n" for _ in range(20)))
-    access = {"GATEWAY_URL": gateway.url, "GATEWAY_KEY": gateway.admin_key}
     words = ("eval", "base", "acme/worse@1", "--data", str(rows), "--json")
-    found = json.loads(tiny.shell(*words, **access).stdout)
+    found = json.loads(shell(gateway, *words).stdout)
     figures = {line["name"]: line for line in found["figures"]}
     assert figures["exact_match"]["values"] == {"base": 1.0, "acme/worse@1": 0.0}
     assert figures["exact_match"]["differences"]["acme/worse@1"]["high"] < 0
     assert "loss" not in figures  # no tokenizer was named
-    table = tiny.shell(*words[:-1], "--model-path", str(tiny_model), **access)
-    assert table.returncode == 0, table.stderr
+    table = shell(gateway, *words[:-1], "--model-path", str(tiny_model))
+    assert table.exit_code == 0, table.stderr
     assert "exact match" in table.stdout and "loss" in table.stdout and "20 rows" in table.stdout
 
 

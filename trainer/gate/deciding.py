@@ -57,7 +57,7 @@ def decide(run: RunDirectory, settings: RunSettings, voice: Progress) -> Gate:
     if gate is None:
         gate = _decided_now(run, settings, desk, settings.gate, voice.say)
     stamp(run, gate)
-    desk.retire_trial(settings)
+    desk.retire_trials(settings)
     voice.say(f"the gate: {gate.reason}; see {run.path / 'gate' / 'report.html'}")
     return gate
 
@@ -68,7 +68,7 @@ def _decided_now(run: RunDirectory, settings: RunSettings, desk: Desk, wanted: G
         limits = gateway.limits()
         against = desk.remember("incumbent", lambda: _incumbent(gateway, settings))
         trial = publish_trial(run, settings, name=_trial_name(str(settings.publish.name)), mark=desk.mark)
-        desk.note(trial=trial.ref)
+        desk.note_trial(str(trial.ref))
         versions = _versions(run, gateway, tenant, limits, against, str(trial.ref))
         say(f"the gate: {' and '.join(version.model for version in versions)} answer held-out rows in the engine")
         with desk.lent_key(gateway, tenant) as key:

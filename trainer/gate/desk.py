@@ -35,7 +35,10 @@ class Desk:
         self._begun: dict[str, Any] = (
             found if found.get("about") == essence else {"about": essence, "mark": secrets.token_hex(4)}
         )
-        self._begun |= {"key": found.get("key")}
+        self._begun |= {
+            "key": found.get("key"),
+            "trials": found.get("trials", []),
+        }  # a decision before this one left them
         self.note()
 
     @property
@@ -72,13 +75,19 @@ class Desk:
         finally:
             self._end_key(gateway, tenant)
 
-    def retire_trial(self, settings: RunSettings) -> None:
+    def note_trial(self, ref: str) -> None:
+        """Remember a version that must be retired in the end."""
+        if ref not in self._begun["trials"]:
+            self.note(trials=[*self._begun["trials"], ref])
+
+    def retire_trials(self, settings: RunSettings) -> None:
         """The last thing: from here on the gateway has nothing of this gate but the record."""
-        if self._begun.get("trial") is None:
+        if not self._begun["trials"]:
             return
         with Gateway(settings.gateway) as gateway:
-            gateway.retire(str(settings.publish.tenant), str(self._begun["trial"]))
-        self.note(trial=None)
+            for ref in self._begun["trials"]:
+                gateway.retire(str(settings.publish.tenant), ref)
+        self.note(trials=[])
 
     def _end_key(self, gateway: Gateway, tenant: str) -> None:
         if self._begun.get("key") is not None:

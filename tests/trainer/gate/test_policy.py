@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from trainer.gate.parity import Served, Trained, compare
 from trainer.gate.policy import Compared, Drift, Evidence, Parity, judge
 from trainer.gate.statistics import Difference, SignTest
 from trainer.settings.gate import Policy
@@ -79,3 +80,19 @@ def test_what_the_policy_does_not_mind_is_accepted(evidence: dict[str, Any], pol
 def test_every_objection_is_named_at_once():
     found = judge(replace(GOOD, drift=replace(CALM, refusals=0.5), parity=Parity(8, 1.0, 0.15, 0)), Policy())
     assert "it refuses 50%" in found.reason and "1.000 nats" in found.reason
+
+
+SERVED = Served(prompt=[1], reference=[2, 3], logprobs=(-1.0, -2.0), greedy=[4, 5, 6])
+
+
+@pytest.mark.parametrize(
+    ("gaps", "diverged"),
+    [
+        ([0.0, 0.0, 0.0], 0),  # the same tokens
+        ([0.0, 0.3, 9.0], 0),  # a near tie; what follows another token is another text
+        ([0.0, 0.7, 0.0], 1),  # no tie: another model
+    ],
+)
+def test_greedy_answers_may_part_at_a_near_tie_only(gaps: list[float], diverged: int):
+    found = compare([SERVED], [Trained([-1.1, -1.8], gaps)], tolerance=0.15)
+    assert found == Parity(1, pytest.approx(0.15), 0.15, diverged)
