@@ -1,4 +1,4 @@
-"""`trainer run` and `trainer validate`. Progress goes to standard error; the result is standard output.
+"""The trainer's commands. Progress goes to standard error; the result is standard output.
 
 torch is imported only once there is something to train.
 """

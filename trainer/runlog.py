@@ -47,7 +47,7 @@ class RunDirectory:
         self._lock = self._locked() if owned else io.StringIO()
         self.about: dict[str, Any] = self._read("run.json") or {}
         self.resumed = bool(self.about)
-        essence = {"settings": settings.essence(), "files": _fingerprints(settings.data.train + settings.data.held_out)}
+        essence = {"settings": settings.essence(), "files": _fingerprints(_files(settings))}
         if not self.resumed:
             stamp = datetime.now(UTC)
             self.about = {
@@ -188,6 +188,11 @@ def _versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             found[library] = "absent"
     return found
+
+
+def _files(settings: RunSettings) -> list[Path]:
+    data = settings.data
+    return data.train + data.held_out + data.test
 
 
 def _fingerprints(files: Iterable[Path]) -> dict[str, str]:
