@@ -94,6 +94,7 @@ def test_a_single_user_bounds_nothing():
     assert apart(np.array([0.5, 0.7]), units=["ann", "ann"]).low == -math.inf
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("rows", [LEAST_UNITS, 60])
 def test_no_difference_is_taken_for_one_about_as_often_as_the_confidence_allows(rows: int):
     """300 comparisons of equals, right on 70 % of the rows and unlike on 30 %; of 5 % plus three standard errors."""
