@@ -21,7 +21,9 @@ from trainer import config
 
 MODEL = Path(".tuneloop/models/SmolLM2-135M-Instruct")
 OURS = "ours"
-FASTER, EQUAL = 1.3, 1e-3
+EQUAL = 1e-3
+FASTER: dict[str, float | dict[str, float]] = {"sft": {"trl": 1.5, "defaults": 2.0}, "dpo": 1.3, "kto": 1.3}
+"""How many times the tokens a CPU-second we claim, beside every side or by its name."""
 STOCK: dict[str, dict[str, Any]] = {
     "trl": {"gradient_checkpointing": False},
     "precomputed": {"gradient_checkpointing": False, "precompute_ref_log_probs": True},
@@ -69,8 +71,11 @@ def _told(told: argparse.Namespace, found: Mapping[str, Sequence[Any]], size: in
     }
     steps = zip(found[OURS][0].losses, found.get("trl", found[OURS])[0].losses, strict=True)
     apart = max(abs(mine - other) for mine, other in steps)
-    least = min(ratio for name, ratio in ratios.items() if name != OURS)
-    claims = [(f"at least {FASTER} times the tokens a CPU-second of each other", least >= FASTER, f"{least:.2f}")]
+    claims = [
+        (f"at least {least} times the tokens a CPU-second of {name}", ratios[name] >= least, f"{ratios[name]:.2f}")
+        for name, least in _claimed(told.recipe).items()
+        if name in ratios
+    ]
     if told.precision == "fp32" and "trl" in found:
         claims.append(("the losses of trl to 3 decimals", apart < EQUAL, f"at most {apart:.1e} apart"))
     marks = {True: "holds", False: "DOES NOT HOLD"}
@@ -88,6 +93,12 @@ def _told(told: argparse.Namespace, found: Mapping[str, Sequence[Any]], size: in
         "sides": {name: [asdict(one) for one in trained] for name, trained in found.items()},
     }
     return text, figures, all(held for _, held, _ in claims)
+
+
+def _claimed(recipe: str) -> dict[str, float]:
+    """The claim beside each of TRL's sides."""
+    found = FASTER[recipe]
+    return dict(found) if isinstance(found, dict) else dict.fromkeys(STOCK, found)
 
 
 def _table(steps: int, found: Mapping[str, Sequence[Any]], size: int, ratios: Mapping[str, float]) -> str:
