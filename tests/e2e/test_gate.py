@@ -68,20 +68,22 @@ def settings(room: Path, engine: RealEngine, gateway: Gateway, run: str, **more:
 def test_peft_and_the_engine_agree_and_the_verdict_follows_from_real_answers(
     real_engine: RealEngine, tmp_path: Path
 ) -> None:
-    saved = write_adapter(tmp_path / "saved", real_engine.model, seed=3, strength=0.1, targets=ALL_LINEAR)
+    saved = write_adapter(tmp_path / "saved", real_engine.model, seed=3, strength=0.2, targets=ALL_LINEAR)
     model: Any = {"base_model": real_engine.base_model, "model_path": real_engine.model}
     engine = ("--engine", "url", "--engine-url", real_engine.url)
     with running(tmp_path / "gateway", say=lambda _: None, engine=engine, **model) as gateway:
         gateway.tenant("acme", store_content=False)
-        first = settings(tmp_path, real_engine, gateway, "first", **{"gate.parity_rows": 0})
+        first = settings(
+            tmp_path, real_engine, gateway, "first", **{"gate.parity_rows": 0, "gate.policy.figure": "exact_match"}
+        )
         refused = decided(first, saved, ["zebra umbrella"] * len(PROMPTS))
         lines = [json.loads(line) for line in (tmp_path / "first/gate/rows.jsonl").read_text().splitlines()]
         answers = {line["row"]["messages"][0]["content"]: line["candidate"]["answer"] for line in lines}
         second = settings(tmp_path, real_engine, gateway, "second")
         accepted = decided(second, saved, [answers[prompt] for prompt in PROMPTS])
-    assert refused.verdict == "refused" and "loss" in refused.reason
+    assert refused.verdict == "refused" and "it is not better" in refused.reason
     assert accepted.verdict == "accepted", accepted.reason
     told = accepted.figures
-    assert told["candidate.exact_match"] >= 0.9 > told["base.exact_match"]
+    assert told["candidate.exact_match"] >= 0.8 > told["base.exact_match"]
     assert (told["parity.rows"], told["parity.diverged"]) == (8, 0)
     assert told["parity.nats"] < 0.1
