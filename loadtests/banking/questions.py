@@ -37,7 +37,7 @@ class Plan:
     """
 
     intents: int = 8
-    written: int = 10
+    written: int = 20
     checked: int = 10
     users: int = 60
     questions: int = 10
@@ -45,7 +45,7 @@ class Plan:
     seed: int = 77
 
 
-QUICK = Plan(intents=5, written=8, checked=8, users=25, questions=10, tested=24)
+QUICK = Plan(intents=5, written=20, checked=8, users=25, questions=10, tested=24)
 
 
 @dataclass(frozen=True, slots=True)
