@@ -26,18 +26,22 @@ _MACHINE_PATH = re.compile(r"(?:[/~.\\]|[A-Za-z]:[/\\]|file:)")
 
 
 class Lineage(BaseModel):
-    """Where the weights came from. `parent` is the version (`tenant/name@version`) this one replaces or continues."""
+    """Where the weights came from. `parent` is the version (`tenant/name@version`) this one replaces or continues.
+
+    `continues` is the version whose weights it was trained on from: it has learnt whatever that one has.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     run_id: _Name
     dataset_digest: _Name
     parent: str | None = None
+    continues: str | None = None
     examples: int = Field(0, ge=0, description="rows trained on")
     feedback: int = Field(0, ge=0, description="how many of them came from live feedback")
     recipe: str | None = Field(None, max_length=64, description="sft, dpo or kto")
 
-    @field_validator("parent")
+    @field_validator("parent", "continues")
     @classmethod
     def _is_a_ref(cls, value: str | None) -> str | None:
         if value is not None:
@@ -88,8 +92,9 @@ class Manifest(BaseModel):
     def to_json(self) -> bytes:
         """The file's bytes, the same for equal manifests. What is newer than the format is left out where unset."""
         fields = self.model_dump(mode="json", exclude={"gate"} if self.gate is None else None)
-        if self.lineage.recipe is None:
-            del fields["lineage"]["recipe"]
+        for name in ("continues", "recipe"):
+            if fields["lineage"][name] is None:
+                del fields["lineage"][name]
         return json.dumps(fields, indent=2, sort_keys=True, ensure_ascii=False).encode() + b"\n"
 
     @classmethod

@@ -106,10 +106,8 @@ class ApiKey:
 
 @dataclass(frozen=True, slots=True)
 class Adapter:
-    """A registered adapter version. `digest` is the store's content address (`sha256:…`).
-
-    `verdict` is its gate's ("accepted", "refused", "undecided", or None where none was asked), `reason` its sentence.
-    """
+    """A registered adapter version; `digest` is its content address. `verdict` is its gate's ("accepted", "refused",
+    "undecided", or None), `reason` its sentence, `continues` the version whose weights it was trained on from."""
 
     ref: AdapterRef
     digest: str
@@ -118,6 +116,7 @@ class Adapter:
     retired: bool = False
     verdict: str | None = None
     reason: str | None = None
+    continues: AdapterRef | None = None
 
     @property
     def servable(self) -> bool:

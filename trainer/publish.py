@@ -37,6 +37,7 @@ def package(run: RunDirectory, saved: Path, settings: RunSettings, *, base: Path
     Raises `InvalidAdapter` if the result could not be served.
     """
     found = inspect(saved, base=BaseShape.of(base))
+    before = run.about.get("start", {}).get("ref")
     manifest = Manifest(
         base_model=settings.base_model,
         base_revision=base_revision(base),
@@ -46,7 +47,8 @@ def package(run: RunDirectory, saved: Path, settings: RunSettings, *, base: Path
         lineage=Lineage(
             run_id=run.id,
             dataset_digest=run.about["dataset_digest"],
-            parent=settings.publish.parent or run.about.get("start", {}).get("ref"),
+            parent=settings.publish.parent or before,
+            continues=before,
             examples=run.about["examples"],
             feedback=run.about["feedback"],
             recipe=settings.recipe,

@@ -156,7 +156,10 @@ class Adapters:
 def _registered(ref: AdapterRef, opened: Opened) -> Adapter:
     manifest, gate = opened.manifest, opened.manifest.gate
     verdict, reason = (gate.verdict, gate.reason) if gate is not None else (None, None)
-    return Adapter(ref, opened.digest, manifest.rank, manifest.base_model, verdict=verdict, reason=reason)
+    before = AdapterRef.parse(manifest.lineage.continues) if manifest.lineage.continues is not None else None
+    return Adapter(
+        ref, opened.digest, manifest.rank, manifest.base_model, verdict=verdict, reason=reason, continues=before
+    )
 
 
 def _imported(directory: Path) -> Manifest:

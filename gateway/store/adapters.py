@@ -7,8 +7,8 @@ from gateway.domain import Adapter
 from gateway.store.database import Connection
 
 _SELECT = (
-    "SELECT tenant, name, version, digest, rank, base_model, retired_at IS NOT NULL AS retired, verdict, verdict_reason"
-    " FROM adapters"
+    "SELECT tenant, name, version, digest, rank, base_model, retired_at IS NOT NULL AS retired, verdict,"
+    " verdict_reason, continues FROM adapters"
 )
 _THIS = " WHERE tenant = $1 AND name = $2 AND version = $3"
 _RETIRE = "UPDATE adapters SET retired_at = now() WHERE tenant = $1 AND name = $2 AND version = $3"
@@ -17,8 +17,8 @@ _RETIRE = "UPDATE adapters SET retired_at = now() WHERE tenant = $1 AND name = $
 async def insert(connection: Connection, adapter: Adapter) -> None:
     ref = adapter.ref
     await connection.execute(
-        "INSERT INTO adapters (tenant, name, version, digest, rank, base_model, verdict, verdict_reason)"
-        " VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+        "INSERT INTO adapters (tenant, name, version, digest, rank, base_model, verdict, verdict_reason,"
+        " continues) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
         ref.tenant,
         ref.name,
         ref.version,
@@ -27,6 +27,7 @@ async def insert(connection: Connection, adapter: Adapter) -> None:
         adapter.base_model,
         adapter.verdict,
         adapter.reason,
+        str(adapter.continues) if adapter.continues is not None else None,
     )
 
 
@@ -51,6 +52,6 @@ async def every(connection: Connection) -> list[Adapter]:
 
 def _adapter(row: Connection) -> Adapter:
     ref = AdapterRef(row["tenant"], row["name"], row["version"])
-    return Adapter(
-        ref, row["digest"], row["rank"], row["base_model"], row["retired"], row["verdict"], row["verdict_reason"]
-    )
+    continues = AdapterRef.parse(row["continues"]) if row["continues"] is not None else None
+    about = (row["digest"], row["rank"], row["base_model"], row["retired"], row["verdict"], row["verdict_reason"])
+    return Adapter(ref, *about, continues)

@@ -18,19 +18,29 @@ SELECT seq, row, inference_id, unit, feedback_ids FROM lineage
 WHERE tenant = $1 AND name = $2 AND version = $3 AND seq >= $4 ORDER BY seq LIMIT $5
 """
 
-# A pair is learnt from two answers and names one of them; the other is found by the preference that names it.
+# A pair is learnt from two answers and names one of them; the other is found by the feedback about it, or by the
+# preference that names it. A version that was trained on from another holds whatever that one holds.
 _CONTAINING = """
-WITH losses AS (
-    SELECT array_agg(id) AS ids FROM feedback WHERE kind = 'preference' AND words = ANY ($3::text[]) AND tenant = $1
+WITH RECURSIVE said AS (
+    SELECT array_agg(id) AS ids FROM (
+        SELECT id FROM feedback WHERE kind = 'preference' AND words = ANY ($3::text[]) AND tenant = $1
+        UNION ALL SELECT id FROM feedback WHERE inference_id = ANY ($3::text[]) AND tenant = $1
+    ) AS f
 ), hits AS (
     SELECT name, version, seq FROM lineage WHERE tenant = $1 AND unit = $2
     UNION SELECT name, version, seq FROM lineage WHERE tenant = $1 AND inference_id = ANY ($3::text[])
     UNION SELECT name, version, seq FROM lineage WHERE tenant = $1 AND feedback_ids && $4::text[]
-    UNION SELECT name, version, seq FROM lineage WHERE tenant = $1 AND feedback_ids && (SELECT ids FROM losses)
+    UNION SELECT name, version, seq FROM lineage WHERE tenant = $1 AND feedback_ids && (SELECT ids FROM said)
+), own AS (
+    SELECT name, version, count(*) AS rows FROM hits GROUP BY name, version
+), learnt AS (
+    SELECT name, version FROM own
+    UNION SELECT a.name, a.version FROM adapters a
+    JOIN learnt l ON a.tenant = $1 AND a.continues = $1 || '/' || l.name || '@' || l.version
 )
-SELECT name, version, count(*) AS rows, retired_at IS NOT NULL AS retired
-FROM hits JOIN adapters USING (name, version) WHERE tenant = $1
-GROUP BY name, version, retired_at ORDER BY name, version
+SELECT name, version, coalesce(rows, 0) AS rows, retired_at IS NOT NULL AS retired
+FROM learnt LEFT JOIN own USING (name, version) JOIN adapters USING (name, version) WHERE tenant = $1
+ORDER BY name, version
 """
 _OF_UNIT = "SELECT id FROM inferences WHERE tenant = $1 AND unit = $2"
 _UNIT = "SELECT unit FROM inferences WHERE tenant = $1 AND id = $2"
@@ -42,7 +52,7 @@ WHERE f.id = $2 AND f.tenant = $1
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """How many rows of something are in a version."""
+    """How many rows of something are in a version; 0 where it only goes on from one that has some."""
 
     ref: AdapterRef
     rows: int

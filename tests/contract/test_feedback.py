@@ -72,7 +72,8 @@ async def goes_on_from(site: Site, ref: str) -> None:
     assert planned == {"recipe": "kto", "training.start_from": ref, "training.epochs": 1.0}
     assert (done["ref"], done["feedback"]) == ("acme/support@2", 12)
     shown = await site.here.call("GET", "/tenants/acme/adapters/support/2")
-    assert (shown["manifest"]["lineage"]["recipe"], shown["manifest"]["lineage"]["parent"]) == ("kto", ref)
+    made = shown["manifest"]["lineage"]
+    assert (made["recipe"], made["parent"], made["continues"]) == ("kto", ref, ref)
 
 
 async def test_the_round_is_trained_traced_and_erased(site: Site):

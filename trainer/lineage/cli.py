@@ -83,7 +83,8 @@ def _look(who: dict[str, str], tenant: str | None, url: str | None, runs: Path |
     )
     for one in known["data"]:
         state = "retired" if one["retired"] else f"serving {', '.join(one['serving'])}" if one["serving"] else "idle"
-        _print(f"{one['ref']}: {one['rows']} rows, {state}")
+        rows = f"{one['rows']} rows" if one["rows"] else "goes on from one that has such rows"
+        _print(f"{one['ref']}: {rows}, {state}")
     for trace in found:
         _print(str(trace))
 

@@ -146,10 +146,10 @@ async def test_exactly_one_user_is_named(story: Story, who: Who):
         await users(story).erase("nobody", Who(ANN), actor="operator")
 
 
-async def _learns(story: Story, name: str, *rows: LineageRow) -> AdapterRef:
+async def _learns(story: Story, name: str, *rows: LineageRow, continues: AdapterRef | None = None) -> AdapterRef:
     ref = AdapterRef("acme", name, 1)
     async with story.db.transaction() as connection:
-        await adapters.insert(connection, Adapter(ref, "sha256:0", 8, "demo/tiny"))
+        await adapters.insert(connection, Adapter(ref, "sha256:0", 8, "demo/tiny", continues=continues))
         await lineage.replace(connection, ref, _once(list(rows)))
     return ref
 
@@ -178,3 +178,28 @@ async def test_the_versions_to_train_again_are_those_in_use_that_learnt_from_the
     assert (whose, [one.part.ref for one in learnt]) == (unit(story), [by_answer, by_loss])
     whose, learnt = await lineages.of_feedback("acme", lost)
     assert (whose, [one.part.ref for one in learnt]) == (unit(story, "bob"), [by_loss])
+
+
+async def test_a_version_has_learnt_whatever_the_one_has_that_it_goes_on_from(story: Story):
+    first = await _learns(story, "first", LineageRow(row="sha256:1", unit=unit(story)))
+    second = await _learns(story, "second", LineageRow(row="sha256:2", unit=unit(story, "bob")), continues=first)
+    third = await _learns(story, "third", continues=second)
+    lineages = Lineages(story.db, story.current)
+    _, learnt = await lineages.of_user("acme", Who(ANN))
+    assert {one.part.ref: one.part.rows for one in learnt} == {first: 1, second: 0, third: 0}
+    _, learnt = await lineages.of_user("acme", Who("bob"))
+    assert {one.part.ref: one.part.rows for one in learnt} == {second: 1, third: 0}
+    async with story.db.transaction() as connection:
+        await adapters.retire(connection, first)
+    done = await users(story).erase("acme", Who(ANN), actor="operator")
+    assert done.retrain == (second, third)
+
+
+async def test_both_answers_of_a_pair_that_two_thumbs_made_are_found(story: Story):
+    good, bad = await story.asked(ANN), await story.asked(ANN)
+    row = LineageRow(row="sha256:1", inference_id=good, feedback_ids=[await story.said("helpful", True, good)])
+    row.feedback_ids.append(await story.said("helpful", False, bad))
+    pairs = await _learns(story, "pairs", row)
+    for answer in (good, bad):
+        _, learnt = await Lineages(story.db, story.current).of_inference("acme", answer)
+        assert [one.part.ref for one in learnt] == [pairs]

@@ -17,7 +17,9 @@ STATEMENTS = (
     "ALTER TABLE metrics DROP CONSTRAINT metrics_kind_check, ADD CONSTRAINT metrics_kind_check "
     "CHECK (kind IN ('boolean', 'float', 'comment', 'demonstration', 'preference'))",
     "ALTER TABLE adapters ADD COLUMN verdict text CHECK (verdict IN ('accepted', 'refused', 'undecided')), "
-    "ADD COLUMN verdict_reason text",
+    "ADD COLUMN verdict_reason text, "
+    # tenant/name@version whose weights it was trained on from: whatever went into that one is in this one, too.
+    'ADD COLUMN continues text COLLATE "C"',
     """
 CREATE TABLE lineage (
     tenant        text COLLATE "C" NOT NULL,
