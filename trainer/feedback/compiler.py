@@ -32,7 +32,7 @@ CORRECTED_AGAIN = "corrections of an answer that was corrected again: the latest
 
 @dataclass(frozen=True, slots=True)
 class Balance:
-    """KTO's labels, and where TRL wants the weight of one side while the other's is 1: Σ good over Σ bad in 1 to 1.33.
+    """KTO's different labels, and where TRL wants a side's weight, the other's being 1: Σ good over Σ bad in 1 to 1.33.
 
     Set one of the two weights, not both.
     """
@@ -101,8 +101,8 @@ def compile(judged: Iterable[Judged], settings: FeedbackSettings) -> Compiled:  
     shares = _shares(answers, settings)
     found: dict[Recipe, Sequence[Example]] = {"sft": written + liked, "dpo": pairwise, "kto": labels}
     methods = {recipe: _weighed(rows, shares, settings, counts) for recipe, rows in found.items()}
-    good = sum(bool(label.label) for label in methods["kto"].rows)
-    balance = Balance(good, len(methods["kto"].rows) - good)
+    good = sum(bool(label.label) for label in methods["kto"].different)
+    balance = Balance(good, len(methods["kto"].different) - good)
     return Compiled(methods, balance, {what: count for what, count in sorted(counts.items()) if count})
 
 

@@ -8,7 +8,7 @@ Pure: compiled feedback and settings in, a Plan out. It asks no gateway and load
                        50 of the lesser: the paper still matches DPO with 90 % fewer of one kind
 
 SFT comes first where both are possible: what is imitated decides more than what is preferred (arXiv 2508.18312).
-Rows count as their weights do, by the effective sample size.
+Rows count as their weights do, by the effective sample size, and those that say the same as one: a run has each once.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ def plan(
     changes = _changes(chosen, settings, incumbent)
     planned, guess = apply(settings, changes), None
     if machine is not None and shape is not None:
-        work = _work(compiled.rows(chosen), chosen, planned)
+        work = _work(compiled.methods[chosen].different, chosen, planned)
         guess = estimate(shape, work, machine, planned.training, rank=planned.lora.rank)
     return Plan(
         chosen,
@@ -163,7 +163,7 @@ def _support(recipe: Recipe, compiled: Compiled, settings: RunSettings, incumben
     what = {"sft": "corrections or liked answers", "dpo": "pairs", "kto": "thumbs or ratings"}[recipe]
     have = _have(recipe, compiled)
     lacking = []
-    if (short := math.ceil(wanted - method.effective - 1e-6)) > 0:
+    if (short := math.ceil(wanted - min(method.effective, len(method.different)) - 1e-6)) > 0:
         lacking.append(f"{short} more {what} before {recipe.upper()}")
     if recipe == "kto" and (short := needs.kto_lesser - min(compiled.balance.good, compiled.balance.bad)) > 0:
         side = "up" if compiled.balance.good < compiled.balance.bad else "down"
@@ -171,7 +171,7 @@ def _support(recipe: Recipe, compiled: Compiled, settings: RunSettings, incumben
     if lacking:
         return Support(recipe, "not yet", have, ", ".join(lacking))
     if incumbent is not None and incumbent.recipe == recipe and incumbent.created_at is not None:
-        fresh = sum(row.created_at is not None and row.created_at > incumbent.created_at for row in method.rows)
+        fresh = sum(row.created_at is not None and row.created_at > incumbent.created_at for row in method.different)
         if (short := math.ceil(wanted * _FRESH) - fresh) > 0:
             told = f"{fresh} of them came after {incumbent.ref} was made; {short} more before the next round of it"
             return Support(recipe, "nothing new", have, told)
@@ -188,6 +188,8 @@ def _have(recipe: Recipe, compiled: Compiled) -> str:
         text = str(compiled.balance)
     if method.rows:
         text += f", of {method.users} users"
+        if len(method.different) < len(method.rows):
+            text += f", with {len(method.different)} different rows"
         if method.effective < 0.95 * len(method.rows):
             text += f", which count as {method.effective:.0f}"
     return text

@@ -127,7 +127,8 @@ def told(plan: Plan, compiled: Compiled) -> dict[str, Any]:
             for each in plan.supports
         ],
         "rows": {
-            recipe: {"rows": len(method.rows), "effective": round(method.effective, 1), "users": method.users}
+            recipe: {"rows": len(method.rows), "different": len(method.different), "users": method.users}
+            | {"effective": round(method.effective, 1)}
             for recipe, method in compiled.methods.items()
         },
         "settings": plan.changes,

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 
 from adapters.examples import Example
+from trainer.data.sides import prompt_of
 
 NO_SHARE = "from a variant without a target share"
 _DIGITS = 9
@@ -21,11 +22,14 @@ _DIGITS = 9
 class Method:
     """The rows of one method. `effective` is Kish's sample size, (Σw)²/Σw²; `largest` the largest user's share.
 
+    `different`: the first of each of those that say the same. A run trains on these at most: trainer.data keeps no
+    row twice, however many users it comes from.
     `capped`: users cut to the cap. `even`: there are fewer users than would fit under it, so that all weigh the same.
     `unseen`: variants with a target share and no row here.
     """
 
     rows: list[Example]
+    different: Sequence[Example] = ()
     effective: float = 0.0
     users: int = 0
     largest: float = 0.0
@@ -65,6 +69,7 @@ def weigh(
     ]
     return Method(
         rows=weighed,
+        different=list({_says(row): row for row in reversed(weighed)}.values())[::-1],
         effective=sum(weights) ** 2 / sum(weight * weight for weight in weights),
         users=len(held),
         largest=max(held.values()),
@@ -90,6 +95,10 @@ def cap(shares: Mapping[str, float], most: float) -> tuple[dict[str, float], int
     grown = (1 - cut * most) / from_here[cut]
     held = {user: most if place < cut else share * grown for place, (user, share) in enumerate(ordered)}
     return held, cut
+
+
+def _says(row: Example) -> tuple[str, str, str | None, bool]:
+    return (prompt_of(row), row.completion, row.rejected, row.label is False)
 
 
 def _user(row: Example) -> str:

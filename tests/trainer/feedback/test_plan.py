@@ -93,6 +93,14 @@ def test_rows_count_as_their_weights_do():
     assert states(found)["sft"] == "not yet" and "which count as 12" in found.supports[0].have
 
 
+def test_rows_that_say_the_same_count_as_one_since_a_run_has_each_once():
+    often = [answered(n, thumb(n, n % 12 != 3), asks=f"question {n % 12}", answer="so") for n in range(600)]
+    found = planned(often)
+    assert states(found)["sft"] == "not yet" and "39 more" in found.supports[0].missing
+    assert found.supports[0].have == "0 corrections, 550 liked answers, of 550 users, with 11 different rows"
+    assert "488 more" in found.supports[2].missing and found.supports[2].have.startswith("11 good and 1 bad labels")
+
+
 def test_what_somebody_has_set_stays():
     found = planned(corrected(60), training__epochs=7, replay__share=0.5)
     assert found.changes == {"recipe": "sft"}
