@@ -9,6 +9,7 @@ the model to stop in the middle.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -33,6 +34,8 @@ REPLAYED = "replayed from the base's own answers"
 _SHIPPED = Path(__file__).with_name("replay.jsonl")
 _BATCH = 16
 _PATIENCE = httpx.Timeout(10.0, read=300.0)
+_AGAIN = {401: 15.0, 429: 300.0, 503: 300.0}
+"""Seconds for which a prompt is sent again: a worker may not know the lent key yet, or the gateway is busy."""
 
 
 def rows(settings: RunSettings, trained: int, voice: Progress, *, ask: Ask | None = None) -> list[Example]:
@@ -128,7 +131,13 @@ def _asking(settings: RunSettings, voice: Progress) -> Iterator[Ask]:
 def _behind(http: httpx.Client, url: str, chats: Sequence[Chat], max_tokens: int) -> list[str | None]:
     def one(chat: Chat) -> str | None:
         body = {"model": "base", "messages": chat, "max_tokens": max_tokens, "temperature": 0}
-        reply = http.post(url, json=body)
+        began = time.monotonic()
+        while True:
+            reply = http.post(url, json=body)
+            if time.monotonic() - began >= _AGAIN.get(reply.status_code, 0.0):
+                break
+            wait = reply.headers.get("retry-after", "")
+            time.sleep(min(max(int(wait), 1), 30) if wait.isdecimal() else 0.2)
         if not reply.is_success:
             raise GatewayFailed(f"the base model does not answer (status {reply.status_code})", "run it again later")
         choice = reply.json()["choices"][0]

@@ -26,7 +26,7 @@ _LINES: dict[str, Any] = {JSONL: {"schema": LineageRow.model_json_schema()}}
 
 TargetingKey = Annotated[str | None, Query(min_length=1, max_length=512, description="As its clients send it.")]
 Unit = Annotated[str | None, Query(max_length=64, description="Its hash, as exports show it.")]
-Id = Annotated[str | None, Query(min_length=1, max_length=64)]
+Id = Annotated[str | None, Query(min_length=1, max_length=64, pattern=r"^[^\x00]*$")]
 
 
 @router.post(

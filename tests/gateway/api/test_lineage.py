@@ -74,7 +74,13 @@ async def test_versions_are_found_by_user_answer_and_feedback(here: Installation
         assert told == {"object": "list", "unit": whose, "data": [found]}, query
     for query in ("targeting_key=bob", "feedback_id=fb-9"):
         assert (await here.call("GET", f"/tenants/acme/lineage?{query}"))["data"] == []
-    for query, status in (("", 400), ("unit=x", 400), ("unit=x&feedback_id=y", 400), ("inference_id=x", 404)):
+    for query, status in (
+        ("", 400),
+        ("unit=x", 400),
+        ("unit=x&feedback_id=y", 400),
+        ("inference_id=x", 404),
+        ("feedback_id=%00", 400),
+    ):
         assert (await here.request("GET", f"/admin/v1/tenants/acme/lineage?{query}")).status_code == status
     await here.call("PUT", "/tenants/acme/aliases/help", {"variants": [{"name": "b", "weight": 1, "ref": "base"}]})
     assert (await here.call("GET", "/tenants/acme/lineage?targeting_key=ann"))["data"] == [{**found, "serving": []}]

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +40,43 @@ def test_the_share_is_of_all_trained_rows(tmp_path: Path):
     rows = replay.rows(settings(tmp_path), 80, Silent(), ask=Base())
     assert len(rows) == 20 and {row.kind for row in rows} == {"seed"} and {row.adapter for row in rows} == {"base"}
     assert all(row.completion == f"{len(row.messages[0]['content'])} letters" for row in rows)
+
+
+@contextmanager
+def gateway_that_first_answers(*statuses: int) -> Iterator[str]:
+    left = list(statuses)
+
+    class Answering(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["content-length"]))
+            if not self.path.startswith("/v1/"):
+                return self.told(201, {"id": "key-1", "key": "tl-lent"})
+            choice = {"message": {"content": "so it is"}, "finish_reason": "stop"}
+            return self.told(left.pop() if left else 200, {"choices": [choice]})
+
+        def do_DELETE(self) -> None:
+            self.told(200, {})
+
+        def told(self, status: int, body: dict[str, Any]) -> None:
+            text = json.dumps(body).encode()
+            self.send_response(status)
+            self.send_header("content-length", str(len(text)))
+            self.end_headers()
+            self.wfile.write(text)
+
+        def log_message(self, *args: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answering) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_a_worker_that_does_not_know_the_lent_key_yet_and_a_busy_one_are_asked_again(tmp_path: Path):
+    with gateway_that_first_answers(503, 429, 401) as url:
+        here = settings(tmp_path, gateway__url=url, gateway__key="x", publish__tenant="acme", publish__name="support")
+        assert [row.completion for row in replay.rows(here, 12, Silent())] == ["so it is"] * 3
 
 
 def test_other_recipes_and_no_share_ask_nothing(tmp_path: Path):
