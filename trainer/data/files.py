@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -20,6 +21,10 @@ from trainer.errors import InvalidData
 ENDINGS = (".jsonl", ".csv", ".parquet", ".jsonl.gz", ".jsonl.zst")
 _LONGEST = 64 * 1024 * 1024
 """Bytes of a line or a field: beyond it a file is not what it is taken for, and would fill the memory."""
+_TOO_MANY = "\0"
+"""The key of what no column is there for."""
+_UNNAMED = "(unnamed)"
+"""The column of row numbers that pandas writes, and what a comma at the end of each line makes."""
 _CHATS = frozenset({"messages", "conversations", "chosen", "rejected", "prompt", "completion", "tools"})
 
 Raw = dict[str, Any] | BadRow
@@ -83,11 +88,15 @@ def _parsed(line: bytes, number: int) -> Raw:
 
 def _csv_rows(path: Path, file: BinaryIO) -> Opened:
     csv.field_size_limit(_LONGEST)
-    reader = csv.DictReader(io.TextIOWrapper(file, encoding="utf-8-sig", newline=""), restkey="", strict=True)
+    reader = csv.DictReader(io.TextIOWrapper(file, encoding="utf-8-sig", newline=""), restkey=_TOO_MANY, strict=True)
     begins = 2  # a row may go on over lines; what people look for is where it begins
     try:
+        names = [name or _UNNAMED for name in reader.fieldnames or ()]
+        if twice := next((name for name, count in Counter(names).items() if count > 1 and name != _UNNAMED), None):
+            raise InvalidData(f"{path}:1: two columns are named {twice[:80]!r}", "rename or remove one of them")
+        reader.fieldnames = names
         for row in reader:
-            if "" in row:
+            if _TOO_MANY in row:
                 yield begins, BadRow("more fields than the header names; quote the text")
             else:
                 yield begins, _decoded({key: value for key, value in row.items() if value is not None})

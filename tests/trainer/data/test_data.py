@@ -88,10 +88,16 @@ def test_csv_and_parquet_hold_the_same_rows(tmp_path: Path):
     assert list(read_file(csv)) == list(read_file(parquet)) == plain
 
 
+def test_columns_without_names_are_none_of_ours(tmp_path: Path):
+    (tmp_path / "rows.csv").write_text(",prompt,completion,\n0,a,b,\n1,c,d,\n", "utf-8")  # as pandas numbers rows
+    assert [row.completion for row in read_file(tmp_path / "rows.csv")] == ["b", "d"]
+
+
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
         ("rows.csv", b"prompt,completion\na,b,c\n", r"rows\.csv:2: more fields"),
+        ("rows.csv", b"prompt,prompt,completion\na,b,c\n", r"rows\.csv:1: two columns are named 'prompt'"),
         ("rows.csv", b'prompt,completion\na,"b\n', r"rows\.csv:2: unexpected end of data"),
         ("rows.parquet", b"PAR1 not", "is not a Parquet file"),
         ("rows.jsonl", b'{"prompt": "\xff"}\n', "is not UTF-8 text"),
