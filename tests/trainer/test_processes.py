@@ -1,4 +1,7 @@
-"""One run in two processes under torchrun: the losses of one process, one dead ends all, and it continues."""
+"""One run in two processes, under torchrun and then under accelerate launch.
+
+It has the losses of one process, one that dies ends all, and it continues.
+"""
 
 from __future__ import annotations
 
@@ -25,9 +28,19 @@ def losses(run: Path) -> list[float]:
     return [line["loss"] for line in lines if "loss" in line]
 
 
-def started(wanted: RunSettings) -> subprocess.Popen[str]:
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
-    words = [*torchrun, *tiny.command(wanted, "--json", "--set", "data.held_out_share=0")[2:]]
+TORCHRUN = ("torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+ACCELERATE = ("accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1")
+"""Without a GPU, too: its --cpu starts one process, whatever number it is given."""
+
+
+def started(wanted: RunSettings, *launcher: str) -> subprocess.Popen[str]:
+    words = [
+        sys.executable,
+        "-m",
+        *launcher,
+        "-m",
+        *tiny.command(wanted, "--json", "--set", "data.held_out_share=0")[2:],
+    ]
     return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -44,7 +57,7 @@ def test_two_processes_have_the_losses_of_one_with_twice_the_batch_though_one_wa
     one = tiny.settings(tmp_path / "one", tiny_model, training__batch_size=8, **common)
     run_all(one, Silent())
     two = tiny.settings(tmp_path / "two", tiny_model, training__batch_size=4, training__save_seconds=0, **common)
-    broken = started(two)
+    broken = started(two, *TORCHRUN)
     while not (two.run_dir / "checkpoints" / "checkpoint-5").exists():
         assert broken.poll() is None
         time.sleep(0.02)
@@ -52,7 +65,7 @@ def test_two_processes_have_the_losses_of_one_with_twice_the_batch_though_one_wa
     _, said = broken.communicate(timeout=100)
     assert broken.returncode != 0 and "Signal 9 (SIGKILL)" in said
     assert not (two.run_dir / "adapter").exists()
-    whole = started(two)
+    whole = started(two, *ACCELERATE)
     told, said = whole.communicate(timeout=100)
     assert whole.returncode == 0 and "continuing after step " in said
     [line] = [line for line in told.splitlines() if line]

@@ -130,6 +130,12 @@ def test_training_stops_when_held_out_rows_gain_no_more_and_the_best_weights_are
     assert result["held_out_loss"] == pytest.approx(min(seen.values()), abs=1e-5) and result["best_step"] < max(seen)
 
 
+def test_the_last_step_is_looked_at_too_and_may_be_the_best(tmp_path: Path, tiny_model: Path):
+    more = {"training__evaluate_every": 4, "training__max_steps": 6, "data__held_out_share": 0.2}
+    result = run_all(tiny.settings(tmp_path, tiny_model, training__learning_rate=1e-3, **more), Quiet())
+    assert (result["steps"], result["best_step"]) == (6, 6)
+
+
 def test_the_number_format_is_measured_once_a_run_and_kept(tmp_path: Path, tiny_model: Path):
     wanted = tiny.settings(tmp_path, tiny_model, training__max_steps=2, training__precision="auto")
     voice = Quiet()

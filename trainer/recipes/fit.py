@@ -106,7 +106,8 @@ def fit(
     if done:
         progress.say(f"continuing after step {done}")
     with run.metrics(up_to=done) as metrics:
-        watch = _Watch(settings, metrics, progress, last=run.last_loss() if done else math.nan)
+        last, chooses = run.last_loss() if done else math.nan, _chooses(settings, watched)
+        watch = _Watch(settings, metrics, progress, last=last, chooses=chooses)
         trainer = build(_arguments(run, settings, started.loaded, rows=rows, watched=watched))
         for parameter in trainer.model.parameters():
             if parameter.requires_grad:  # TRL halves the LoRA of a quantised base: it would lose small updates
@@ -124,7 +125,7 @@ def fit(
                 trainer._load_from_checkpoint(state.best_model_checkpoint or str(checkpoint))
         finally:
             progress.end()
-    return Fitted(watch.last_loss, state.global_step, state.best_global_step if _chooses(settings, watched) else None)
+    return Fitted(watch.last_loss, state.global_step, state.best_global_step if chooses else None)
 
 
 def finish(
@@ -154,9 +155,12 @@ def finish(
 class _Watch(TrainerCallback):
     """Writes metrics, shows progress, saves by the clock, and stops a training that has diverged."""
 
-    def __init__(self, settings: RunSettings, metrics: TextIO, progress: Progress, *, last: float) -> None:
+    def __init__(
+        self, settings: RunSettings, metrics: TextIO, progress: Progress, *, last: float, chooses: bool
+    ) -> None:
         self.trainer: Any = None
         self.last_loss = last
+        self._chooses = chooses
         self._every, self._metrics, self._progress = settings.training.save_seconds, metrics, progress
         self._saved = time.monotonic()
         self._processes = world().size
@@ -168,6 +172,8 @@ class _Watch(TrainerCallback):
         due = time.monotonic() - self._saved >= self._every and state.global_step < state.max_steps
         if processes.told(due):
             control.should_save = True
+        if self._chooses and state.global_step >= state.max_steps:  # else the last steps could never be the best
+            control.should_evaluate = True
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         processes.wait()
