@@ -5,6 +5,7 @@ torch is imported only once there is something to train.
 
 from __future__ import annotations
 
+import errno
 import json
 import sys
 from pathlib import Path
@@ -27,6 +28,9 @@ app.add_typer(data_cli.app, name="data")
 
 REFUSED = 3
 """The exit status of a run whose adapter the gate refuses: it is published as refused, and never served."""
+
+_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO})
+"""What a disk answers without naming a file."""
 
 _Config = Annotated[Path | None, typer.Argument(help="a YAML file, such as trainer/configs/sft.yaml")]
 _Set = Annotated[list[str] | None, typer.Option("--set", help="key=value, over the file; repeat it")]
@@ -123,6 +127,12 @@ def main() -> None:
         app()
     except (TrainerError, ContractError) as error:
         _complain(str(error))
+        sys.exit(1)
+    except OSError as error:
+        if error.filename is None and error.errno not in _DISK:
+            raise
+        where = error.filename or "the disk"
+        _complain(f"{where} cannot be used ({error.strerror}): correct it, or name another place.")
         sys.exit(1)
 
 

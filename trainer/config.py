@@ -157,7 +157,7 @@ def _read(path: Path) -> dict[str, Any]:
         raise InvalidConfig(f"{path} holds no settings", "see trainer/configs/sft.yaml for one that does")
     data = raw.get("data")
     if isinstance(data, dict):
-        for key in ("train", "held_out"):
+        for key in ("train", "held_out", "test"):
             files = [data[key]] if isinstance(data.get(key), str) else data.get(key) or []
             data[key] = [str(path.parent / str(file)) for file in files]
     return raw

@@ -76,7 +76,8 @@ def _client(address: str) -> Any:
 
 def _ship(settings: RunSettings, into: Path) -> Path:
     """Write what the job needs beside each other: the resolved settings without keys, and the data files."""
-    plain = settings.model_dump(mode="json", exclude={"gateway": {"key"}}, exclude_unset=True)  # a plan sets the rest
+    keys: Any = {"gateway": {"key"}, "gate": {"judge": {"key"}}}
+    plain = settings.model_dump(mode="json", exclude=keys, exclude_unset=True)  # a plan sets the rest
     for kind in ("train", "held_out", "test"):
         names = []
         for number, path in enumerate(getattr(settings.data, kind)):

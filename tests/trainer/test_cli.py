@@ -38,6 +38,13 @@ def test_a_gateway_that_is_away_ends_a_run_before_any_training(tmp_path: Path):
     assert not (tmp_path / "run").exists()
 
 
+def test_a_place_that_cannot_be_written_ends_a_run_with_one_line(tmp_path: Path):
+    rows = write_rows(tmp_path / "rows.jsonl")
+    done = shell("run", "--data", str(rows), *settings(f"run_dir={rows}"))
+    assert done.returncode == 1
+    assert done.stderr == f"trainer: {rows} cannot be used (File exists): correct it, or name another place.\n"
+
+
 def test_validating_and_refusing_import_no_torch(tmp_path: Path):
     rows = write_rows(tmp_path / "rows.jsonl")
     program = (

@@ -26,9 +26,12 @@ def test_the_shipped_configs_run_with_what_their_first_line_names():
 
 def test_data_files_are_found_beside_the_file_that_names_them(tmp_path: Path):
     file = tmp_path / "run.yaml"
-    file.write_text("base_model: org/model\nrun_dir: r\ndata: {train: [a.jsonl, /b.csv], held_out: h.jsonl}\n")
+    file.write_text(
+        "base_model: org/model\nrun_dir: r\ndata: {train: [a.jsonl, /b.csv], held_out: h.jsonl, test: t.csv}\n"
+    )
     found = config.load(file, environ={}).data
     assert found.train == [tmp_path / "a.jsonl", Path("/b.csv")] and found.held_out == [tmp_path / "h.jsonl"]
+    assert found.test == [tmp_path / "t.csv"]
 
 
 def test_an_assignment_wins_over_the_environment_and_that_over_the_file(tmp_path: Path):
@@ -41,6 +44,8 @@ def test_an_assignment_wins_over_the_environment_and_that_over_the_file(tmp_path
     assert config.load(file, environ={}).gateway.url == "http://file"
     assert config.load(file, environ=environ).gateway.url == "http://environment"
     assert config.load(file, [("gateway.url", "http://set")], environ=environ).gateway.url == "http://set"
+    of_a_file = config.load(file, environ=environ | {"GATEWAY_KEY": "secret\r\n"}).gateway.key
+    assert of_a_file is not None and of_a_file.get_secret_value() == "secret"
 
 
 def test_a_key_is_shown_nowhere():
@@ -59,6 +64,9 @@ def test_a_key_is_shown_nowhere():
         (("data.train", []), "no rows to train on"),
         (("data.gateway.alias", "support"), "data.gateway needs gateway.url"),
         (("gateway.url", "localhost:8080"), "begins with neither http:// nor https://"),
+        (("gateway.url", "http://localhost:abc"), "gateway.url: Port could not be cast to integer value as 'abc'"),
+        (("gateway.url", "https://"), "gateway.url: names no host"),
+        (("gateway.key", "schlüssel"), "gateway.key: holds characters that no key has"),
         (("gateway.url", "http://x"), "publishing needs publish.tenant and publish.name"),
         (("publish.tenant", "No Slug"), "publish.tenant: use 1 to 64"),
     ],

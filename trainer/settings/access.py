@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field, SecretStr, field_validator
 
 from adapters.ref import is_slug
-from trainer.settings.base import Settings
+from trainer.settings.base import Settings, address, bearer
 
 
 class GatewayAccess(Settings):
@@ -15,9 +15,12 @@ class GatewayAccess(Settings):
     @field_validator("url")
     @classmethod
     def _is_http(cls, value: str | None) -> str | None:
-        if value is not None and not value.startswith(("http://", "https://")):
-            raise ValueError("begins with neither http:// nor https://")
-        return value.rstrip("/") if value else None
+        return address(value) if value else None
+
+    @field_validator("key")
+    @classmethod
+    def _fits_a_header(cls, value: SecretStr | None) -> SecretStr | None:
+        return bearer(value)
 
 
 class PublishSettings(Settings):

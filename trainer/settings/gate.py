@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field, SecretStr, field_validator
 
-from trainer.settings.base import Settings
+from trainer.settings.base import Settings, address, bearer
 
 Name = Literal[
     "loss",
@@ -33,7 +33,7 @@ class Policy(Settings):
 
     figure: Name | Literal["auto"] = Field(
         "auto",
-        description="auto: exact_match of labels and JSON, else preference_accuracy where there are pairs, else loss",
+        description="auto: exact_match of labels and where most rows are JSON, preference_accuracy of pairs, else loss",
     )
     by: float = Field(
         0.0, description="more than this, in the figure's own unit; below 0: it may be that much worse, but not more"
@@ -62,9 +62,12 @@ class Judge(Settings):
     @field_validator("url")
     @classmethod
     def _is_http(cls, value: str) -> str:
-        if not value.startswith(("http://", "https://")):
-            raise ValueError("begins with neither http:// nor https://")
-        return value.rstrip("/")
+        return address(value)
+
+    @field_validator("key")
+    @classmethod
+    def _fits_a_header(cls, value: SecretStr | None) -> SecretStr | None:
+        return bearer(value)
 
 
 class GateSettings(Settings):
