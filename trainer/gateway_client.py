@@ -227,7 +227,7 @@ def _refused(reply: httpx.Response) -> GatewayFailed:
     remedy = {
         401: "set GATEWAY_KEY to a valid key",
         403: "use a key with scope admin",
-        404: "check publish.tenant and data.gateway.alias, and that the key may use them",
+        404: "check publish.tenant and the alias or version that is named, and that the key may use them",
     }.get(reply.status_code, "correct it and run again")
     if reply.status_code >= httpx.codes.INTERNAL_SERVER_ERROR:
         remedy = "run the same command again later; it continues where it stopped"

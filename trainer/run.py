@@ -80,7 +80,11 @@ def check_engine(settings: RunSettings, voice: Progress) -> None:
         return
     with Gateway(settings.gateway) as gateway:
         limits = gateway.limits()
-    require_limits(settings, limits)
+        require_limits(settings, limits)
+        gateway.aliases(
+            str(settings.publish.tenant)
+        )  # a tenant that is not there is known now, and not when publishing
+        gate.require_named(settings, gateway)
     voice.say(f"the gateway serves {limits.base_model}, ranks up to {limits.max_rank}")
 
 
@@ -93,4 +97,5 @@ def read(settings: RunSettings, voice: Progress, heard: Compiled | None = None) 
     dataset = data.read(settings.data, live, recipe=settings.recipe)
     for what, count in dataset.counts.items():
         voice.say(f"{count} rows {what}" + (", not trained on" if what in data.LEFT_OUT else ""))
+    gate.require_rows(settings, dataset.test or dataset.held_out, voice)
     return dataset

@@ -19,6 +19,7 @@ import math
 import os
 import platform
 import secrets
+import shutil
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -46,8 +47,10 @@ class RunDirectory:
         self.path.mkdir(parents=True, exist_ok=True)
         self._lock = self._locked() if owned else io.StringIO()
         self.about: dict[str, Any] = self._read("run.json") or {}
-        self.resumed = bool(self.about)
         essence = {"settings": settings.essence(), "files": _fingerprints(_files(settings))}
+        if owned and self.about and self.about["essence"] != essence:
+            self._give_up(essence)
+        self.resumed = bool(self.about)
         if not self.resumed:
             stamp = datetime.now(UTC)
             self.about = {
@@ -57,12 +60,7 @@ class RunDirectory:
                 "versions": _versions(),
                 "essence": essence,
             }
-        elif owned and self.about["essence"] != essence:
-            changed = "settings" if self.about["essence"]["settings"] != essence["settings"] else "data files"
-            self.close()
-            remedy = "name another run_dir, or remove this one"
-            raise RunConflict(f"{self.path} holds a run with other {changed}", remedy)
-        shown = settings.model_dump(mode="json", exclude={"gateway": {"key"}})
+        shown = settings.model_dump(mode="json", exclude={"gateway": {"key"}, "gate": {"judge": {"key"}}})
         self._write("config.yaml", yaml.safe_dump(shown, sort_keys=False, allow_unicode=True))
 
     @property
@@ -146,6 +144,18 @@ class RunDirectory:
         """Let others have the directory."""
         self._lock.close()
 
+    def _give_up(self, essence: dict[str, Any]) -> None:
+        """Forget a run that ended before its first checkpoint: it was corrected since. Refuse any other."""
+        if self.adapter.exists() or any(self.checkpoints.glob("checkpoint-*")):
+            changed = "settings" if self.about["essence"]["settings"] != essence["settings"] else "data files"
+            self.close()
+            remedy = "name another run_dir, or remove this one"
+            raise RunConflict(f"{self.path} holds a run with other {changed}", remedy)
+        (self.path / "run.json").unlink()  # first: without it there is no run
+        for of_it in (self.checkpoints, self.path / "start"):
+            shutil.rmtree(of_it, ignore_errors=True)
+        self.about = {}
+
     def _locked(self) -> TextIO:
         lock = (self.path / ".lock").open("w")
         try:
@@ -197,4 +207,9 @@ def _files(settings: RunSettings) -> list[Path]:
 
 def _fingerprints(files: Iterable[Path]) -> dict[str, str]:
     """Name → SHA-256 of what is in it; a file that is absent has no fingerprint, and reading it will say so."""
-    return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files if path.is_file()}
+    found = {}
+    for path in files:
+        if path.is_file():
+            with path.open("rb") as file:  # not read at once: a file of a million rows is as large as memory
+                found[str(path)] = hashlib.file_digest(file, "sha256").hexdigest()
+    return found

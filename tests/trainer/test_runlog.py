@@ -53,13 +53,27 @@ def test_a_second_process_is_kept_out_and_let_in_afterwards(tmp_path: Path):
 
 
 def test_another_runs_directory_is_refused(tmp_path: Path):
-    begun(tmp_path).close()
+    run = begun(tmp_path)
+    (run.checkpoints / "checkpoint-1").mkdir(parents=True)
+    run.close()
     with pytest.raises(RunConflict, match="holds a run with other settings: name another run_dir"):
         RunDirectory(settings(tmp_path, tmp_path, training__seed=1))
     wanted = settings(tmp_path, tmp_path)
     write_rows(tmp_path / "rows.jsonl", 5)
     with pytest.raises(RunConflict, match="holds a run with other data files"):
         RunDirectory(wanted)
+
+
+def test_a_run_that_was_corrected_before_its_first_step_begins_anew_in_its_directory(tmp_path: Path):
+    run = begun(tmp_path)
+    (run.path / "start").mkdir()
+    run.close()
+    corrected = settings(tmp_path, tmp_path, lora__rank=16)
+    again = RunDirectory(corrected)
+    assert (again.resumed, again.start, again.about["essence"]["settings"]["lora"]["rank"]) == (False, None, 16)
+    again.keep_data(ROWS, [], {})
+    again.close()
+    assert RunDirectory(corrected).resumed
 
 
 def test_rows_changed_behind_a_runs_back_are_refused(tmp_path: Path):

@@ -10,13 +10,54 @@ report, pictures   for people                                             cli   
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from adapters.ref import AdapterRef
+from trainer import data
+from trainer.errors import InvalidData
+
 if TYPE_CHECKING:
+    from adapters.examples import Example
     from adapters.manifest import Gate
     from trainer.config import RunSettings
+    from trainer.gateway_client import Gateway
     from trainer.progress import Progress
     from trainer.runlog import RunDirectory
+
+LEAST_UNITS = 20
+"""With fewer users (or rows) the bootstrap's error rate is not the one it is asked for; see gate/statistics.py."""
+
+
+def require_named(settings: RunSettings, gateway: Gateway) -> None:
+    """Refuse before any training an incumbent or a regression set that is not there. Raises `TrainerError`s."""
+    if settings.gate is None:
+        return
+    if settings.gate.regression is not None:
+        for _ in data.read_file(settings.gate.regression):
+            pass
+    ref = incumbent(settings)
+    if ref not in (None, "base"):
+        AdapterRef.parse(ref)
+        gateway.version(str(settings.publish.tenant), ref)
+
+
+def require_rows(settings: RunSettings, rows: Sequence[Example], voice: Progress) -> None:
+    """Refuse, or tell before any training, that the gate has too few `rows` to decide by. Raises `InvalidData`."""
+    if settings.gate is None:
+        return
+    if not rows:
+        remedy = "raise data.held_out_share, or name a file with data.held_out or data.test"
+        raise InvalidData("the gate has no held-out rows to decide by", remedy)
+    units = len({row.unit for row in rows if row.unit is not None}) + sum(row.unit is None for row in rows)
+    if units < LEAST_UNITS:
+        voice.say(f"the gate will refuse this: it decides by {LEAST_UNITS} users' rows or more, and has {units} users'")
+
+
+def incumbent(settings: RunSettings) -> str | None:
+    """The version to beat that the settings name, in full; `base` for the base model, None if they leave it."""
+    named = None if settings.gate is None else settings.gate.incumbent
+    return named if named in (None, "base") or "/" in named else f"{settings.publish.tenant}/{named}"
 
 
 def decide(run: RunDirectory, settings: RunSettings, voice: Progress) -> Gate:

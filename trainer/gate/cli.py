@@ -31,9 +31,9 @@ def evaluate(
     data_file: _Rows,
     gateway: _Url = None,
     model_path: _Model = None,
-    rows: Annotated[int, typer.Option("--rows", help="at most; chosen by a sticky hash")] = 200,
-    max_tokens: Annotated[int, typer.Option("--max-tokens", help="of an answer")] = 128,
-    at_once: Annotated[int, typer.Option("--at-once", help="requests under way")] = 8,
+    rows: Annotated[int, typer.Option("--rows", min=1, help="at most; chosen by a sticky hash")] = 200,
+    max_tokens: Annotated[int, typer.Option("--max-tokens", min=1, help="of an answer")] = 128,
+    at_once: Annotated[int, typer.Option("--at-once", min=1, help="requests under way")] = 8,
     out: _Out = None,
     as_json: Annotated[bool, typer.Option("--json", help="the figures as a JSON object")] = False,
 ) -> None:

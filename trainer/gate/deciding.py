@@ -21,7 +21,7 @@ from adapters.weights import WEIGHTS
 from trainer import data
 from trainer.config import RunSettings
 from trainer.errors import GatewayFailed
-from trainer.gate import judge, parity, policy, report
+from trainer.gate import incumbent, judge, parity, policy, report
 from trainer.gate.asking import Asker, Unanswered
 from trainer.gate.desk import Desk
 from trainer.gate.evaluation import Kept, Say, Version
@@ -73,7 +73,7 @@ def _decided_now(run: RunDirectory, settings: RunSettings, desk: Desk, wanted: G
         say(f"the gate: {' and '.join(version.model for version in versions)} answer held-out rows in the engine")
         with desk.lent_key(gateway, tenant) as key:
             heard = asyncio.run(_hear(run, settings, wanted, versions, limits, key, say))
-    wanted = _settled(wanted, heard.held_out)
+    wanted = settled(wanted, heard.held_out)
     verdict = policy.judge(_evidence(heard, wanted, against), wanted.policy)
     found = report.Report.of(heard, wanted, verdict, against, cards=_cards(run))
     heard.held_out.write(desk.room / "rows.jsonl")
@@ -149,13 +149,19 @@ async def _opinion(wanted: GateSettings, measured: Measured, say: Say) -> judge.
     return await judge.opinion(wanted.judge, measured.rows, texts["candidate"], texts[other])
 
 
-def _settled(wanted: GateSettings, measured: Measured) -> GateSettings:
+def settled(wanted: GateSettings, measured: Measured) -> GateSettings:
     """With the figure to decide by, where the settings leave it: the one that fits these rows."""
     if wanted.policy.figure != "auto":
         return wanted
-    exact = measured.named("accuracy") or measured.named("json_valid")
-    pairs = measured.named("preference_accuracy")
-    figure = "exact_match" if exact is not None else "loss" if pairs is None else "preference_accuracy"
+
+    def of(name: str) -> int:
+        found = measured.named(name)
+        return 0 if found is None else len(found.rows)
+
+    # A few rows that are JSON, or pairs, among others do not decide for all of them.
+    exact = of("accuracy") > 0 or 2 * of("json_valid") > of("exact_match")
+    pairs = 2 * of("preference_accuracy") > of("loss")
+    figure = "exact_match" if exact else "preference_accuracy" if pairs else "loss"
     return wanted.model_copy(update={"policy": wanted.policy.model_copy(update={"figure": figure})})
 
 
@@ -189,9 +195,9 @@ def _versions(
 def _incumbent(gateway: Gateway, settings: RunSettings) -> str:
     """The version to beat, in full; `base` for the base model."""
     assert settings.gate is not None and settings.publish.tenant is not None and settings.publish.name is not None
-    tenant, named = settings.publish.tenant, settings.gate.incumbent
+    tenant, named = settings.publish.tenant, incumbent(settings)
     if named is not None:
-        return named if named == "base" or "/" in named else f"{tenant}/{named}"
+        return named
     alias = settings.data.gateway.alias if settings.data.gateway is not None else settings.publish.name
     if alias not in gateway.aliases(tenant):
         return "base"

@@ -91,9 +91,9 @@ class Desk:
 
     def _end_key(self, gateway: Gateway, tenant: str) -> None:
         if self._begun.get("key") is not None:
-            with contextlib.suppress(GatewayFailed):  # it ends by itself, too
+            with contextlib.suppress(GatewayFailed):  # the next try ends it; it ends by itself, too
                 gateway.revoke_key(tenant, str(self._begun["key"]))
-            self.note(key=None)
+                self.note(key=None)
 
     def _read(self, name: str) -> dict[str, Any]:
         try:

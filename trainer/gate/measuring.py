@@ -48,7 +48,8 @@ class Measured:
         between = paired_bootstrap(
             measure.of[candidate], measure.of[other], of, confidence=confidence, seed=seed, up=up
         )
-        test = mcnemar(measure.each[candidate], measure.each[other], of) if measure.each else None
+        told = measure.each and measure.better != "neither"  # of refusals more are not a win
+        test = mcnemar(measure.each[candidate], measure.each[other], of) if told else None
         return Compared(measure.name, measure.value(candidate), measure.value(other), between, test)
 
     def drift(self, version: str) -> Drift:

@@ -9,13 +9,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from trainer.gate.statistics import LEAST_UNITS, Difference, SignTest, rows_needed
+from trainer.gate import LEAST_UNITS
+from trainer.gate.statistics import Difference, SignTest, rows_needed
 from trainer.settings.gate import Policy
 
 WORDS = {
     "bleu": "BLEU",
     "chrf": "chrF",
     "json_valid": "valid JSON",
+    "macro_f1": "macro F1",
     "roc_auc": "ROC AUC",
     "rouge_l": "ROUGE-L",
     "thumbs_auc": "AUC of thumbs",

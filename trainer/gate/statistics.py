@@ -24,8 +24,6 @@ from scipy import stats
 Floats = NDArray[np.float64]
 Figure = Callable[[Floats], Floats]
 DRAWS = 2000
-LEAST_UNITS = 20
-"""With fewer users (or rows) the bootstrap's error rate is not the one it is asked for; see the simulation above."""
 
 
 @dataclass(frozen=True, slots=True)

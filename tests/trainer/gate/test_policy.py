@@ -7,9 +7,14 @@ from typing import Any
 
 import pytest
 
+from adapters.examples import Example
+from trainer import config
+from trainer.errors import InvalidData
+from trainer.gate import require_rows
 from trainer.gate.parity import Served, Trained, compare
 from trainer.gate.policy import Compared, Drift, Evidence, Parity, judge
 from trainer.gate.statistics import Difference, SignTest
+from trainer.progress import Silent
 from trainer.settings.gate import Policy
 
 BETTER = Compared("exact_match", 0.81, 0.74, Difference(0.07, 0.02, 0.12, 0.03, 150, 150), SignTest(14, 4, 0.015))
@@ -96,3 +101,26 @@ SERVED = Served(prompt=[1], reference=[2, 3], logprobs=(-1.0, -2.0), greedy=[4, 
 def test_greedy_answers_may_part_at_a_near_tie_only(gaps: list[float], diverged: int):
     found = compare([SERVED], [Trained([-1.1, -1.8], gaps)], tolerance=0.15)
     assert found == Parity(1, pytest.approx(0.15), 0.15, diverged)
+
+
+class Said(Silent):
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.lines.append(text)
+
+
+def test_too_few_rows_for_any_verdict_are_told_before_training():
+    given = {"base_model": "m", "run_dir": "r", "data.train": "a.jsonl", "gate.rows": 100}
+    given |= {"gateway.url": "http://x", "publish.tenant": "a", "publish.name": "b"}
+    settings, voice = config.load(None, given.items(), environ={}), Said()
+    rows = [
+        Example(messages=[{"role": "user", "content": f"{n}"}], completion="x", unit=f"u{n % 20}") for n in range(40)
+    ]
+    require_rows(settings, rows, voice)
+    assert voice.lines == []
+    require_rows(settings, rows[:19], voice)
+    assert voice.lines == ["the gate will refuse this: it decides by 20 users' rows or more, and has 19 users'"]
+    with pytest.raises(InvalidData, match=r"no held-out rows to decide by: raise data\.held_out_share"):
+        require_rows(settings, [], voice)

@@ -10,7 +10,7 @@ from typing import Any
 
 from adapters.examples import Example
 from adapters.manifest import Gate
-from trainer.gate.deciding import Heard
+from trainer.gate.deciding import Heard, settled
 from trainer.gate.figures import Outcome, measures
 from trainer.gate.judge import Opinion
 from trainer.gate.measuring import Measured
@@ -105,3 +105,20 @@ def test_every_figure_can_be_computed_again_from_the_rows_that_are_kept(tmp_path
 def outcome(kept: dict[str, Any]) -> Outcome:
     lists = {name: tuple(kept[name]) if kept[name] is not None else None for name in ("logprobs", "rejected")}
     return Outcome(kept["answer"], kept["finish"], **lists, labels=kept["labels"])
+
+
+def test_a_few_rows_of_another_form_do_not_choose_the_figure_for_all():
+    def figure(*forms: str) -> str:
+        told = {"text": {"completion": "yes"}, "json": {"completion": '{"a": 1}'}}
+        told["pair"] = {"completion": "yes", "rejected": "no", "kind": "preference"}
+        rows = [
+            Example.model_validate({"messages": [{"role": "user", "content": str(n)}], **told[form]})
+            for n, form in enumerate(forms)
+        ]
+        said = [Outcome(row.completion, "stop", (-1.0,), (-2.0,) if row.rejected else None) for row in rows]
+        versions = {"base": said, "candidate": said}
+        measured = Measured(rows, versions, measures(rows, versions), 0, 0, Counter())
+        return settled(GateSettings(), measured).policy.figure
+
+    assert [figure(*["text"] * 3, one) for one in ("json", "pair")] == ["loss", "loss"]
+    assert [figure("text", *[one] * 3) for one in ("json", "pair")] == ["exact_match", "preference_accuracy"]

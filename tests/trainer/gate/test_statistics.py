@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from trainer.gate import LEAST_UNITS
 from trainer.gate.statistics import (
-    LEAST_UNITS,
     Difference,
     clusters,
     mcnemar,
