@@ -48,18 +48,25 @@ def plan(  # long because: the flags are the interface, one line each
     settings = settings_of(config_file, assignments, flags)
     on = machine(hardware, price=price)
     compiled = rounds.required(rounds.gather(settings))
-    given = [str(config_file)] if config_file is not None else []
-    given += [word for text in assignments or [] for word in ("--set", text)]
     found = planned(
         compiled,
         settings,
         incumbent=rounds.incumbent(settings),
         machine=on,
         shape=Shape.of(settings.base_model, settings.model_path, parameters),
-        given=given,
+        given=words(config_file, assignments, settings),
     )
     lines = [json.dumps(rounds.told(found, compiled))] if as_json else rounds.lines(found, compiled)
     print("\n".join(lines))  # noqa: T201  # the result
+
+
+def words(config_file: Path | None, assignments: list[str] | None, settings: RunSettings) -> list[str]:
+    """What the round's command needs of this command line, without keys: they stay where nobody reads over."""
+    judge = settings.gate.judge if settings.gate is not None else None
+    keys = [key.get_secret_value() for key in (settings.gateway.key, judge and judge.key) if key]
+    told = [text for text in assignments or [] if not any(key in text for key in keys)]
+    named = [str(config_file)] if config_file is not None else []
+    return named + [word for text in told for word in ("--set", text)]
 
 
 def settings_of(config_file: Path | None, assignments: list[str] | None, flags: dict[str, Any]) -> RunSettings:

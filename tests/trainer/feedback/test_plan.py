@@ -120,6 +120,11 @@ def test_the_command_is_the_one_that_runs_the_round():
     )
 
 
+def test_a_key_that_was_set_is_not_in_the_command():
+    given = ["gateway.key=tl-secret", "round.sft_rows=5"]
+    assert cli.words(Path("a.yaml"), given, settings(gateway__key="tl-secret")) == ["a.yaml", "--set", given[1]]
+
+
 def test_too_few_users_for_the_cap_are_told_of():
     one = [answered(n, ideal(n, "better"), unit="editor") for n in range(60)]
     found = planned(one, feedback__user_rows=100)
