@@ -9,14 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from adapters import strictjson
-from adapters.errors import InvalidExample
+from adapters import jsonl
 from adapters.instants import Instant
 
 _CONFIG = ConfigDict(frozen=True, extra="forbid")
-_REMEDY = "export it again from the gateway"
 
 
 class Other(BaseModel):
@@ -81,17 +79,4 @@ class Judged(BaseModel):
 
 def read_judged(lines: Iterable[str | bytes], *, source: str = "the gateway's export") -> Iterator[Judged]:
     """Read exported lines; blank ones are skipped. Raises `InvalidExample` as `source:line: what is wrong; …`."""
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            text = line if isinstance(line, str) else line.decode("utf-8")
-            strictjson.parse(text)
-            judged = Judged.model_validate_json(text, strict=True)
-        except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False)[0]
-            key = ".".join(str(part) for part in first["loc"])[:80]
-            raise InvalidExample(f"{source}:{number}: {key}: {first['msg']}; {_REMEDY}.") from None
-        except ValueError as error:
-            raise InvalidExample(f"{source}:{number}: {error}; {_REMEDY}.") from None
-        yield judged
+    return jsonl.read(Judged, lines, source=source, remedy="export it again from the gateway")

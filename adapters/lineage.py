@@ -9,13 +9,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from adapters import strictjson
-from adapters.errors import InvalidExample
+from adapters import jsonl
 from adapters.examples import Example, dataset_digest
 
-_Id = Annotated[str, Field(max_length=64)]
+
+def _storable(text: str) -> str:
+    if "\0" in text:
+        raise ValueError("it holds a NUL")
+    return text
+
+
+_Text = Annotated[str, AfterValidator(_storable)]
+_Id = Annotated[_Text, Field(max_length=64)]
 
 
 class LineageRow(BaseModel):
@@ -23,10 +30,10 @@ class LineageRow(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    row: str = Field(max_length=80)
+    row: _Text = Field(max_length=80)
     inference_id: _Id | None = None
     feedback_ids: list[_Id] = Field(default_factory=list, max_length=1000)
-    unit: str | None = Field(None, max_length=256)
+    unit: _Text | None = Field(None, max_length=256)
 
     @classmethod
     def of(cls, example: Example) -> LineageRow:
@@ -44,19 +51,4 @@ class LineageRow(BaseModel):
 
 def read_lineage(lines: Iterable[str | bytes], *, source: str = "lineage") -> Iterator[LineageRow]:
     """Read rows from lines; blank ones are skipped. Raises `InvalidExample` as `source:line: what is wrong; …`."""
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            text = line if isinstance(line, str) else line.decode("utf-8")
-            strictjson.parse(text)
-            row = LineageRow.model_validate_json(text, strict=True)
-            if "\\u0000" in text:
-                raise ValueError("it holds a NUL")
-        except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False)[0]
-            key = ".".join(str(part) for part in first["loc"])[:80]
-            raise InvalidExample(f"{source}:{number}: {key}: {first['msg']}; write it from the run again.") from None
-        except ValueError as error:
-            raise InvalidExample(f"{source}:{number}: {error}; write it from the run again.") from None
-        yield row
+    return jsonl.read(LineageRow, lines, source=source, remedy="write it from the run again")
