@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig
 from transformers.utils import cached_file
 
 from trainer.config import RunSettings, world
-from trainer.errors import InvalidConfig
+from trainer.errors import InvalidConfig, TrainingFailed
 from trainer.precision import Format, halve_linear_layers
 from trainer.settings.training import LoraSettings
 from trainer.tokens import tokenizer_of
@@ -131,6 +132,22 @@ def supervised_loss(model: Any, inputs: dict[str, Any]) -> tuple[torch.Tensor, i
 def save_adapter(model: Any, directory: Path) -> None:
     """Write PEFT's directory (weights, config, model card); what of it is published is adapters.package's choice."""
     model.save_pretrained(str(directory), save_embedding_layers=False)
+
+
+@contextlib.contextmanager
+def writing(directory: Path) -> Iterator[None]:
+    """A disk that is full, told as one: torch and safetensors have errors of their own for it.
+
+    Raises `TrainingFailed`.
+    """
+    try:
+        yield
+    except (RuntimeError, SafetensorError) as error:
+        if not isinstance(error, SafetensorError) and "inline_container" not in str(error):  # torch's archives
+            raise
+        reason = str(error).splitlines()[0][:200]
+        remedy = "make room, and run the same command again; it continues"
+        raise TrainingFailed(f"a file in {directory} cannot be written ({reason})", remedy) from error
 
 
 def _quantization(wanted: str, *, half: bool) -> BitsAndBytesConfig | None:

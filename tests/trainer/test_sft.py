@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import resource
 import signal
 import subprocess
 import time
@@ -265,6 +266,20 @@ def test_a_training_that_diverges_says_so_and_publishes_nothing(tmp_path: Path, 
     with pytest.raises(TrainingFailed, match=r"the loss is (nan|inf) at step \d: lower training\.learning_rate\.$"):
         run_all(wanted, Quiet())
     assert not (wanted.run_dir / "adapter").exists()
+
+
+def test_a_disk_that_is_full_is_told_and_with_room_the_run_goes_on(tmp_path: Path, tiny_model: Path):
+    wanted = tiny.settings(tmp_path, tiny_model, training__save_seconds=0)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (80_000, before[1]))  # more than the adapter, less than the optimizer
+    try:
+        with pytest.raises(
+            TrainingFailed, match=r"cannot be written \(.*\): make room, and run the same command again"
+        ):
+            run_all(wanted, Quiet())
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert run_all(wanted, Quiet())["steps"] == 6
 
 
 def test_rows_too_long_for_any_answer_are_a_failure(tmp_path: Path, tiny_model: Path):

@@ -10,7 +10,7 @@ from typing import Any
 
 from adapters.ref import AdapterRef
 from trainer import data
-from trainer.errors import InvalidConfig
+from trainer.errors import InvalidConfig, InvalidData
 from trainer.gate import policy
 from trainer.gate.asking import Asker
 from trainer.gate.evaluation import Kept, Say, Version
@@ -33,6 +33,8 @@ def measured(
     if len(tenants) != 1 or len(set(refs)) != len(refs):
         raise InvalidConfig("the versions are not of one tenant, or one is named twice", "name tenant/name@version")
     examples = chosen(list(data.read_file(path)), wanted.rows)
+    if not examples:
+        raise InvalidData(f"{path} holds no rows", "name a file that does")
     labels = labels_of(wanted.labels, examples)
     tenant = tenants.pop()
     with Gateway(access) as gateway, tempfile.TemporaryDirectory() as room:

@@ -119,7 +119,8 @@ def fit(
             trainer.add_callback(EarlyStoppingCallback(settings.training.patience))
         try:
             if checkpoint is None or not (state := _ended(checkpoint)):
-                trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+                with model.writing(run.path):
+                    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
                 state = trainer.state
             else:
                 trainer._load_from_checkpoint(state.best_model_checkpoint or str(checkpoint))
@@ -140,7 +141,8 @@ def finish(
     if run.owned:
         saved = run.path / "saved"
         shutil.rmtree(saved, ignore_errors=True)
-        model.save_adapter(lora, saved)
+        with model.writing(run.path):
+            model.save_adapter(lora, saved)
         measured = {**measured, "train_loss": fitted.loss, "steps": float(fitted.steps)}
         if fitted.best_step is not None:
             measured["best_step"] = float(fitted.best_step)
