@@ -45,7 +45,7 @@ class Plan:
     seed: int = 77
 
 
-QUICK = Plan(intents=5, written=20, checked=8, users=25, questions=10, tested=24)
+QUICK = Plan(intents=5, written=20, checked=8, users=25, questions=10, tested=40)
 
 
 @dataclass(frozen=True, slots=True)
