@@ -162,17 +162,13 @@ class JudgedTrainer(Preferring, KTOTrainer):
 
 
 def _answers(example: Example) -> list[str]:
-    if example.kind == "preference" and example.rejected is not None:
-        return [example.completion, example.rejected]
     return [example.completion] if example.kind == "label" else []
 
 
 def _rows(example: Example, found: Answers) -> list[dict[str, Any]]:
-    """A judged answer, or the two of a pair: the one that was preferred is good."""
-    labels = [True, False] if example.label is None else [example.label]
     return [
-        {"prompt_ids": found.prompt, "completion_ids": answer, "label": label, "weight": example.weight}
-        for answer, label in zip(found.answers, labels, strict=True)
+        {"prompt_ids": found.prompt, "completion_ids": answer, "label": example.label, "weight": example.weight}
+        for answer in found.answers
     ]
 
 
