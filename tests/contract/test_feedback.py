@@ -43,7 +43,7 @@ async def test_the_plan_says_what_the_gateways_feedback_supports_and_what_is_mis
     where = ("--tenant", "acme", "--alias", "support", "--parameters", "135e6")
     found = await told(site, "plan", *where, "--set", "round.sft_rows=8")
     assert (found["recipe"], found["settings"]["replay.share"]) == ("sft", 0.2)
-    assert found["rows"]["sft"] == {"rows": 8, "effective": 8.0, "users": 8}
+    assert found["rows"]["sft"] == {"rows": 8, "different": 8, "effective": 8.0, "users": 8}
     assert found["supports"][2]["missing"].startswith("488 more thumbs or ratings before KTO")
     assert found["estimate"]["seconds"][0] < found["estimate"]["seconds"][2] and found["estimate"]["fits"]
     assert f"--round --gateway {site.url} --tenant acme --alias support --name support" in found["command"]
