@@ -11,6 +11,7 @@ settings.register_profile("fast", max_examples=20)  # for `make test-fast`; `mak
 
 NEEDS = {
     "test_batches.py": "training",
+    "test_preference.py": "training",
     "test_sft.py": "training",
     "test_cpu_lora.py": "engine",
     "test_engine.py": "engine",

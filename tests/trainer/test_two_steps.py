@@ -49,7 +49,15 @@ def losses(wanted: RunSettings) -> list[float]:
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize(("recipe", "quantize"), [("sft", "none"), ("sft", "nf4"), ("dpo", "none"), ("kto", "none")])
+@pytest.mark.parametrize(
+    ("recipe", "quantize"),
+    [
+        ("sft", "none"),
+        ("dpo", "none"),
+        ("kto", "none"),
+        pytest.param("sft", "nf4", marks=pytest.mark.training),
+    ],
+)
 def test_two_steps_stopped_in_the_second_end_as_if_they_had_not_been(
     tmp_path: Path, tiny_model: Path, recipe: str, quantize: str
 ):
