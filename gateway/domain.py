@@ -1,3 +1,4 @@
+# long because: the nouns of every room, in one place.
 """The nouns of the gateway, frozen: what travels between rooms. It knows nothing of HTTP, SQL or vLLM.
 
 Words are DESIGN §5's. A tenant is known by its name everywhere; an adapter version by its `AdapterRef`; `None` in place
@@ -6,6 +7,7 @@ of a ref is the base model, which is an ordinary variant.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -56,6 +58,8 @@ class MetricKind(StrEnum):
     BOOLEAN = "boolean"
     FLOAT = "float"
     COMMENT = "comment"
+    COUNT = "count"  # a whole number ≥ 0, summed per unit; a unit that says nothing counts as 0
+    RATIO = "ratio"  # of two metrics' sums per unit; never said, always worked out
     DEMONSTRATION = "demonstration"
     PREFERENCE = "preference"  # the judged answer was better than another one, whose id is the value
 
@@ -141,6 +145,31 @@ class Shadow:
     share: float
 
 
+class Unit(StrEnum):
+    """What an experiment assigns to a variant, and counts as one."""
+
+    TARGETING_KEY = "targeting_key"
+    EPISODE = "episode"
+    INFERENCE = "inference"
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """How a running experiment deals out an alias's units, as routing sees it.
+
+    A unit takes part if `share(salt)` of it lies in one of `stretches` (of [0, 1), half-open, disjoint); experiments of
+    one layer share the salt and hold disjoint stretches. Whoever takes no part gets the first variant, outside of the
+    experiment. Within, `share(alias.salt)` falls into one of `buckets`: (end, variant's name), ends rising to 1.
+    `overrides` maps units (`identity.unit_of`) of testers to a variant's name.
+    """
+
+    unit: Unit
+    salt: str
+    stretches: tuple[tuple[float, float], ...]
+    buckets: tuple[tuple[float, str], ...]
+    overrides: Mapping[str, str] = field(default_factory=dict)
+
+
 @dataclass(frozen=True, slots=True)
 class Alias:
     """The mutable pointer that a client puts in `model`.
@@ -158,6 +187,8 @@ class Alias:
     fallback: Fallback = Fallback.ERROR
     experiment: str | None = None
     """Id of the running experiment, if there is one."""
+    split: Split | None = None
+    """How that one deals out users; None while it is paused or has not come to users yet (the first variant serves)."""
     shadow: Shadow | None = None
     """Takes no part in assignment: what a client gets never depends on it."""
 
@@ -181,29 +212,17 @@ class Assignment:
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """A declared feedback metric. `optimize` is "max" or "min" and means nothing for words."""
+    """A declared metric. `optimize` is "max" or "min" and means nothing for words; `unit` is what a person reads behind
+    the number ("ms", "EUR"). A ratio names the metrics that it divides."""
 
     tenant: str
     name: str
     kind: MetricKind
     optimize: str = "max"
     description: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Experiment:
-    """A comparison on one alias. `variants` are frozen at the start; `status` is "running" or "stopped"."""
-
-    id: str
-    tenant: str
-    alias: str
-    name: str
-    variants: tuple[Variant, ...]
-    status: str
-    started_at: datetime
-    metric: str | None = None
-    stopped_at: datetime | None = None
-    stop_reason: str | None = None
+    unit: str = ""
+    numerator: str | None = None
+    denominator: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,9 @@ from gateway.api.bodies import CallerHere, IdentifiedRoute, RoomsHere
 from gateway.api.shapes import MAX_PAGE, Body, Name, Variants, experiment_row, page, variants_of
 from gateway.api.tenants import OwnTenant
 from gateway.control.names import unknown
-from gateway.domain import Experiment, Metric
+from gateway.domain import Metric
 from gateway.errors import InvalidRequest, NotFound
+from gateway.experiment import Experiment
 from gateway.feedback.results import ExperimentResults, results
 
 router = APIRouter(prefix="/admin/v1", tags=["experiments"], route_class=IdentifiedRoute)
@@ -86,7 +87,7 @@ async def show_results(
     rooms: RoomsHere,
     metric: Annotated[str | None, Query(max_length=64, description="The experiment's own when left out.")] = None,
 ) -> ExperimentResults:
-    wanted = metric or found.metric
+    wanted = metric or found.plan.primary
     return await results(rooms.db, found, await _metric(rooms, found.tenant, wanted) if wanted else None)
 
 

@@ -12,8 +12,9 @@ from adapters.errors import InvalidRef
 from adapters.ref import AdapterRef, is_slug
 from gateway.control.limits import MOST
 from gateway.control.names import MAX_VARIANTS, unknown_adapter
-from gateway.domain import BASE, Alias, Experiment, Limits, Variant
+from gateway.domain import BASE, Alias, Limits, Variant
 from gateway.errors import InvalidRequest
+from gateway.experiment import Experiment
 
 MAX_PAGE = 1000
 
@@ -150,7 +151,7 @@ def shadow_row(alias: Alias) -> dict[str, Any] | None:
 
 
 def experiment_row(experiment: Experiment) -> dict[str, Any]:
-    stopped = experiment.stopped_at
+    stopped = experiment.ended_at
     return {
         "object": "experiment",
         "id": experiment.id,
@@ -158,9 +159,10 @@ def experiment_row(experiment: Experiment) -> dict[str, Any]:
         "alias": experiment.alias,
         "name": experiment.name,
         "variants": [variant_row(variant) for variant in experiment.variants],
-        "metric": experiment.metric,
+        "metric": experiment.plan.primary,
         "status": experiment.status,
+        "stage": experiment.stage.value,
         "started_at": experiment.started_at.isoformat(),
         "stopped_at": stopped.isoformat() if stopped else None,
-        "stop_reason": experiment.stop_reason,
+        "stop_reason": experiment.end_reason,
     }

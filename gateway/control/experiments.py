@@ -14,8 +14,9 @@ from datetime import UTC, datetime
 from gateway.control.aliases import pointing
 from gateway.control.names import check_variants, require_tenant, unknown
 from gateway.control.swap import Move, Swaps
-from gateway.domain import Alias, Experiment, MetricKind, Variant
+from gateway.domain import Alias, MetricKind, Variant
 from gateway.errors import Conflict, InvalidRequest
+from gateway.experiment import Epoch, Experiment, Plan, Stage
 from gateway.store import aliases, experiments, metrics
 from gateway.store.changes import change
 from gateway.store.database import Connection, Database
@@ -52,8 +53,17 @@ class Experiments:
                 remedy="Give variants, or set the alias first.",
                 param="variants",
             )
+        now, weights = datetime.now(UTC), tuple(arm.weight for arm in arms)
         experiment = Experiment(
-            f"exp-{secrets.token_hex(8)}", tenant, alias, name, arms, "running", datetime.now(UTC), metric
+            id=f"exp-{secrets.token_hex(8)}",
+            tenant=tenant,
+            alias=alias,
+            name=name,
+            variants=arms,
+            stage=Stage.EXPERIMENT,
+            started_at=now,
+            plan=Plan(primary=metric),
+            epochs=(Epoch(before.revision + 1, now, weights),),
         )
         # A new salt deals the users out anew, so nobody's earlier habit follows a variant. It is not the id, which
         # clients see: with the salt, one could choose a targeting key that falls into a wanted variant.
@@ -66,7 +76,7 @@ class Experiments:
         running = await self.get(experiment_id)
         async with change(self._db, "experiment.stop", experiment_id, tenant=running.tenant, actor=actor) as new:
             new.detail["reason"] = reason
-            await experiments.stop(new.connection, experiment_id, reason=reason)
+            await experiments.end(new.connection, experiment_id, Stage.STOPPED, reason=reason)
             alias = await aliases.find(new.connection, running.tenant, running.alias)
             if alias is not None and alias.experiment == experiment_id:
                 alone = replace(alias, revision=alias.revision + 1, experiment=None)

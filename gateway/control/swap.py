@@ -22,8 +22,9 @@ from adapters.ref import AdapterRef
 from adapters.store import AdapterStore
 from gateway.control.names import unknown_adapter
 from gateway.control.shelf import in_store
-from gateway.domain import SHADOW, Adapter, Alias, Experiment, Swapped, WorkerReport
+from gateway.domain import SHADOW, Adapter, Alias, Swapped, WorkerReport
 from gateway.errors import AdapterRefused, Conflict, Unavailable
+from gateway.experiment import Experiment, Stage
 from gateway.store import adapters, aliases, experiments, preparations, workers
 from gateway.store.changes import change
 from gateway.store.database import Connection, Database
@@ -179,11 +180,10 @@ class Swaps:
             if prepared.id is not None and not await preparations.remove(new.connection, prepared.id):
                 raise Conflict("The preparation ran out before the commit.", remedy="Try again.")
             if move.before and move.before.experiment not in (None, after.experiment):
-                await experiments.stop(
-                    new.connection, move.before.experiment, reason=f"the alias was changed ({move.reason})"
-                )
+                why = f"the alias was changed ({move.reason})"
+                await experiments.end(new.connection, move.before.experiment, Stage.STOPPED, reason=why)
             if move.experiment is not None:
-                await experiments.insert(new.connection, move.experiment)
+                await experiments.put(new.connection, move.experiment)
             await aliases.put(new.connection, after, actor=move.actor, reason=move.reason)
         return new.version
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from gateway.domain import Experiment, Metric, MetricKind
+from gateway.domain import Metric, MetricKind
 from gateway.errors import InvalidRequest
+from gateway.experiment import Experiment
 from gateway.feedback import statistics
 from gateway.feedback.statistics import Difference, Estimate, Interval, UnitMoments
 from gateway.store import results as rows

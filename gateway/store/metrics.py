@@ -5,19 +5,23 @@ from __future__ import annotations
 from gateway.domain import Metric, MetricKind
 from gateway.store.database import Connection
 
-_SELECT = "SELECT tenant, name, kind, optimize, description FROM metrics"
+_SELECT = "SELECT tenant, name, kind, optimize, description, unit, numerator, denominator FROM metrics"
 
 
 async def insert(connection: Connection, metric: Metric) -> None:
     """One that the tenant has under this name stays as it is."""
     await connection.execute(
-        "INSERT INTO metrics (tenant, name, kind, optimize, description) VALUES ($1, $2, $3, $4, $5)"
+        "INSERT INTO metrics (tenant, name, kind, optimize, description, unit, numerator, denominator)"
+        " VALUES ($1, $2, $3, $4, $5, $6, $7, $8)"
         " ON CONFLICT DO NOTHING",
         metric.tenant,
         metric.name,
         metric.kind.value,
         metric.optimize,
         metric.description,
+        metric.unit,
+        metric.numerator,
+        metric.denominator,
     )
 
 

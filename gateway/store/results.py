@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from gateway.domain import Experiment
+from gateway.experiment import Experiment
 from gateway.store.database import Database
 
 # A client that named a version or a variant was not randomised, and is left out of the comparison. So is what was asked

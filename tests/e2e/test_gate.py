@@ -58,6 +58,7 @@ def settings(room: Path, engine: RealEngine, gateway: Gateway, run: str, **more:
         "publish.tenant": "acme",
         "publish.name": "things",
         "gate.max_tokens": 12,
+        "gate.at_once": 1,  # another batch rounds otherwise, and an adapter drawn at random has near ties everywhere
         "gate.regression": str(room / "general.jsonl"),
         "gate.policy.may_lose": None,
         "gate.policy.figure": "loss",

@@ -140,7 +140,7 @@ async def test_an_experiment_freezes_variants_and_deals_users_out_anew(rooms: Ro
     with pytest.raises(Conflict, match=made.id):
         await rooms.experiments.start("acme", "support", name="second", actor=ME)
     stopped = await rooms.experiments.stop(made.id, reason="enough", actor=ME)
-    assert (stopped.status, stopped.stop_reason, stopped.variants) == ("stopped", "enough", tuple(arms))
+    assert (stopped.status, stopped.end_reason, stopped.variants) == ("stopped", "enough", tuple(arms))
     assert await rooms.experiments.stop(made.id, reason="again", actor=ME) == stopped
     alone = await rooms.aliases.get("acme", "support")
     assert (alone.experiment, alone.variants, alone.salt) == (None, tuple(arms), after.salt)
@@ -169,7 +169,7 @@ async def test_changing_the_variants_ends_the_experiment_and_changing_the_fallba
     assert moved.alias.experiment is None
     ended = await rooms.experiments.get(made.id)
     assert ended.status == "stopped"
-    assert "promote" in (ended.stop_reason or "")
+    assert "promote" in (ended.end_reason or "")
 
 
 @pytest.mark.parametrize("metric", ["comment", "demonstration", "no-such"])

@@ -10,7 +10,8 @@ from typing import Any
 from adapters.ref import AdapterRef
 from gateway.control.metrics import Metrics
 from gateway.control.tenants import Tenants
-from gateway.domain import Experiment, Inference, Metric, MetricKind, Tenant, Variant
+from gateway.domain import Inference, Metric, MetricKind, Tenant, Variant
+from gateway.experiment import Experiment, Plan, Stage
 from gateway.feedback.intake import FeedbackBody, Intake
 from gateway.identity import new_inference_id, unit_of
 from gateway.snapshot import Current
@@ -28,7 +29,9 @@ METRICS = (
     Metric("acme", "note", MetricKind.COMMENT),
     Metric("acme", "ideal", MetricKind.DEMONSTRATION),
 )
-EXPERIMENT = Experiment("exp-1", "acme", "support", "tuning", VARIANTS, "running", BEGAN, metric="helpful")
+EXPERIMENT = Experiment(
+    "exp-1", "acme", "support", "tuning", VARIANTS, Stage.EXPERIMENT, BEGAN, plan=Plan(primary="helpful")
+)
 
 
 @dataclass(slots=True)
