@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import builtins
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 
 from gateway.control.aliases import pointing
 from gateway.control.names import check_variants, require_tenant, unknown
 from gateway.control.swap import Move, Swaps
-from gateway.domain import Alias, MetricKind, Variant
+from gateway.domain import Alias, MetricKind, Unit, Variant
 from gateway.errors import Conflict, InvalidRequest
 from gateway.experiment import Epoch, Experiment, Plan, Stage
 from gateway.store import aliases, experiments, metrics
@@ -37,6 +38,16 @@ class Experiments:
         name: str,
         metric: str | None = None,
         variants: Sequence[Variant] | None = None,
+        candidates: Sequence[Variant] | None = None,
+        plan: Plan | None = None,
+        unit: Unit = Unit.TARGETING_KEY,
+        coverage: float = 1.0,
+        canary_coverage: float = 0.05,
+        layer: str | None = None,
+        stage: Stage = Stage.EXPERIMENT,
+        shadow_share: float = 0.1,
+        hypothesis: str = "",
+        owner: str = "",
         actor: str,
     ) -> Experiment:
         """Begin to compare the alias's variants, or `variants`, which it then gets in the same swap.
@@ -84,6 +95,52 @@ class Experiments:
             stopped = await experiments.find(new.connection, experiment_id)
         assert stopped is not None  # experiments are never deleted
         return stopped
+
+    async def pause(self, experiment_id: str, *, why: str = "", actor: str) -> Experiment:
+        """Everybody gets the control and nothing is counted, until `resume`."""
+        raise NotImplementedError
+
+    async def resume(self, experiment_id: str, *, why: str = "", actor: str) -> Experiment:
+        """Everybody gets back to their arm."""
+        raise NotImplementedError
+
+    async def advance(
+        self, experiment_id: str, *, why: str, figures: Mapping[str, Any] | None = None, actor: str
+    ) -> Experiment:
+        """To the next stage: shadow, canary, experiment. Raises `Conflict` where none follows."""
+        raise NotImplementedError
+
+    async def promote(
+        self, experiment_id: str, variant: str, *, why: str, figures: Mapping[str, Any] | None = None, actor: str
+    ) -> Experiment:
+        """End it with `variant` as all that the alias serves."""
+        raise NotImplementedError
+
+    async def roll_back(
+        self, experiment_id: str, *, why: str, figures: Mapping[str, Any] | None = None, actor: str
+    ) -> Experiment:
+        """End it with the control as all that the alias serves."""
+        raise NotImplementedError
+
+    async def reweight(
+        self,
+        experiment_id: str,
+        weights: Sequence[float],
+        *,
+        why: str,
+        figures: Mapping[str, Any] | None = None,
+        actor: str,
+    ) -> Experiment:
+        """Deal users out by new weights, in the variants' order, moving as few as possible: a new epoch."""
+        raise NotImplementedError
+
+    async def override(self, experiment_id: str, targeting_key: str, variant: str | None, *, actor: str) -> Experiment:
+        """Give a tester this variant whatever is drawn, outside of the analysis; None: as everybody again."""
+        raise NotImplementedError
+
+    async def widen(self, experiment_id: str, coverage: float, *, why: str = "", actor: str) -> Experiment:
+        """Let a larger share of the units take part. Raises `Conflict` if its layer has no room."""
+        raise NotImplementedError
 
     async def get(self, experiment_id: str) -> Experiment:
         """Raises `NotFound`. Whoever asks must check whose it is."""
