@@ -158,12 +158,7 @@ class Door:
         when all is over, however it ends."""
         self._check(exchange.call)
         self._authenticate(exchange)
-        try:
-            request = exchange.request = parse(exchange.call.body, exchange.endpoint)
-        except InvalidRequest:
-            if exchange.tenant is None or not exchange.tenant.evaluates:
-                raise
-            request = exchange.request = parse(exchange.call.body, FOR_EVALUATION[exchange.endpoint.path])
+        request = exchange.request = parse(exchange.call.body, exchange.endpoint)
         self._assign(exchange)
         self._reserve(exchange)
         if not self._forward.lease_now(exchange):
@@ -191,6 +186,8 @@ class Door:
         headers, snapshot = exchange.call.headers, exchange.snapshot
         tenant, exchange.key = self._keeper.authenticate(shown(headers), snapshot, stale=self._current.stale)
         exchange.tenant = tenant
+        if tenant.evaluates:
+            exchange.endpoint = FOR_EVALUATION.get(exchange.endpoint.path, exchange.endpoint)
         exchange.id = new_inference_id(snapshot.secret, tenant.name)
         # A UUIDv7's 32 hex are a valid trace id: an inference and its trace then go by one name.
         exchange.trace = self._telemetry.begin(headers.get(b"traceparent"), exchange.id[:32])

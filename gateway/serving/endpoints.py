@@ -168,8 +168,5 @@ EMBEDDINGS = Endpoint(
 
 ENDPOINTS = {one.path: one for one in (CHAT_COMPLETIONS, COMPLETIONS, RESPONSES, MESSAGES, EMBEDDINGS)}
 
-FOR_EVALUATION = {
-    one.path: replace(one, fields=one.fields | EVALUATED if one in (CHAT_COMPLETIONS, COMPLETIONS) else one.fields)
-    for one in ENDPOINTS.values()
-}
-"""The same by path, as keys with the scope `evaluate` may use them."""
+FOR_EVALUATION = {one.path: replace(one, fields=one.fields | EVALUATED) for one in (CHAT_COMPLETIONS, COMPLETIONS)}
+"""By path, those of which keys with the scope `evaluate` may ask more."""
