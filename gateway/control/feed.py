@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 
 from gateway.errors import Unavailable
 from gateway.snapshot import Current
@@ -56,6 +57,6 @@ class Feed:
     async def _catch_up(self) -> None:
         await preparations.sweep(self._db)
         if self._current.stale or await read_version(self._db) != self._current.snapshot.version:
-            self._current.snapshot = await read_snapshot(self._db, base_model=self._base_model)
+            self._current.snapshot = replace(await read_snapshot(self._db), base_model=self._base_model)
             self._current.stale = False
             self._on_change()

@@ -7,9 +7,9 @@ from gateway.store import adapters, aliases, keys, metrics, preparations, tenant
 from gateway.store.database import Database
 
 
-async def read_snapshot(db: Database, *, base_model: str = "") -> Snapshot:
-    """The picture as of now. Every row belongs to its `version`: nothing is of an older or a newer one. `base_model`,
-    which is in no row, is passed on.
+async def read_snapshot(db: Database) -> Snapshot:
+    """The picture as of now. Every row belongs to its `version`: nothing is of an older or a newer one. It leaves out
+    `base_model`, which is in no row.
     """
     async with db.transaction(picture=True) as connection:
         state = await connection.fetchrow("SELECT version, secret FROM control_state")
@@ -22,7 +22,6 @@ async def read_snapshot(db: Database, *, base_model: str = "") -> Snapshot:
             adapters={adapter.ref: adapter for adapter in await adapters.every(connection)},
             metrics={(metric.tenant, metric.name): metric for metric in await metrics.every(connection)},
             preparing=await preparations.refs(connection),
-            base_model=base_model,
         )
 
 
