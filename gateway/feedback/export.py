@@ -8,9 +8,9 @@ that counts. It knows no SQL, and nothing of how a trainer uses a row.
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Literal, TypeVar
 
 from adapters.examples import Example
 from adapters.judgements import Judged, Other, Said
@@ -22,9 +22,10 @@ from gateway.store.database import Database
 log = logging.getLogger("gateway.feedback.export")
 
 BEGINNING = datetime(2000, 1, 1, tzinfo=UTC)
+Row = TypeVar("Row", Example, Judged)
 
 
-async def examples(
+def examples(
     database: Database,
     tenant: str,
     *,
@@ -37,15 +38,10 @@ async def examples(
     `metric` keeps only feedback on that metric, `since` only inferences from then on. Raises `NotFound` for an unknown
     tenant and `Conflict` for one that keeps no content: there is nothing to learn from.
     """
-    extent = await _extent(database, tenant)
-    since = since or BEGINNING
-    async for row in exports.judged(database, tenant, alias=alias, metric=metric, since=since, until=extent.until):
-        example = _example(row, extent.smaller_is_better)
-        if example is not None:
-            yield example
+    return _each(_example, database, tenant, alias=alias, metric=metric, since=since)
 
 
-async def judged(
+def judged(
     database: Database,
     tenant: str,
     *,
@@ -57,10 +53,23 @@ async def judged(
 
     Of each metric and source the latest feedback counts, on the answer and on its conversation each.
     """
+    return _each(_judged, database, tenant, alias=alias, metric=metric, since=since)
+
+
+async def _each(
+    made: Callable[[exports.Judged, frozenset[str]], Row | None],
+    database: Database,
+    tenant: str,
+    *,
+    alias: str | None,
+    metric: str | None,
+    since: datetime | None,
+) -> AsyncIterator[Row]:
+    """What is made of each judged inference, less those of which nothing is."""
     extent = await _extent(database, tenant)
     since = since or BEGINNING
     async for row in exports.judged(database, tenant, alias=alias, metric=metric, since=since, until=extent.until):
-        one = _judged(row, extent.smaller_is_better)
+        one = made(row, extent.smaller_is_better)
         if one is not None:
             yield one
 

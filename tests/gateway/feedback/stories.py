@@ -81,6 +81,19 @@ class Story:
         }
         return Inference(**{**fields, **changed})
 
+    async def thumbs(self, count: int, *, a_second: int) -> list[Inference]:
+        """So many inferences, `a_second` of them at one moment each, and a thumb up on every one; in an export's
+        order."""
+        moments = [BEGAN + timedelta(seconds=i // a_second) for i in range(count)]
+        asked = [self.inference(f"user-{i}", created_at=moment) for i, moment in enumerate(moments)]
+        await write_inferences(self.db, asked)
+        async with self.db.transaction() as connection:
+            await connection.execute(
+                "INSERT INTO feedback (id, tenant, metric, kind, number, created_at, inference_id, body_digest)"
+                " SELECT 'fb-' || id, tenant, 'helpful', 'boolean', 1, now(), id, '' FROM inferences"
+            )
+        return sorted(asked, key=lambda one: (one.created_at, one.id))
+
     async def said(self, metric: str, value: Any, inference: str | None = None, **more: Any) -> str:
         """One piece of feedback is accepted; its id."""
         body = FeedbackBody(inference_id=inference, metric=metric, value=value, **more)

@@ -130,15 +130,7 @@ async def test_a_tenant_that_keeps_no_content_is_told_how_to(story: Story):
 
 
 async def test_more_than_a_page_comes_out_once_each_in_order_and_reads_back(story: Story):
-    count = 2 * PAGE + 17
-    # Many of one moment: the page boundary falls among equals.
-    asked = [story.inference(f"user-{i}", created_at=BEGAN + timedelta(seconds=i // 300)) for i in range(count)]
-    await write_inferences(story.db, asked)
-    async with story.db.transaction() as connection:
-        await connection.execute(
-            "INSERT INTO feedback (id, tenant, metric, kind, number, created_at, inference_id, body_digest)"
-            " SELECT 'fb-' || id, tenant, 'helpful', 'boolean', 1, now(), id, '' FROM inferences"
-        )
+    asked = await story.thumbs(2 * PAGE + 17, a_second=300)  # the page boundary falls among equals
     rows = await exported(story)
-    assert [row.inference_id for row in rows] == [one.id for one in sorted(asked, key=lambda o: (o.created_at, o.id))]
+    assert [row.inference_id for row in rows] == [one.id for one in asked]
     assert list(read_jsonl(row.to_json() for row in rows)) == rows

@@ -173,16 +173,9 @@ async def test_nothing_comes_of_no_content_no_chat_and_no_tenant_of_ones_own(sto
 
 
 async def test_more_than_a_page_comes_out_once_each_in_order_and_reads_back(story: Story):
-    count = PAGE + 17
-    asked = [story.inference(f"user-{i}", created_at=BEGAN + timedelta(seconds=i // 150)) for i in range(count)]
-    await write_inferences(story.db, asked)
-    async with story.db.transaction() as connection:
-        await connection.execute(
-            "INSERT INTO feedback (id, tenant, metric, kind, number, created_at, inference_id, body_digest)"
-            " SELECT 'fb-' || id, tenant, 'helpful', 'boolean', 1, now(), id, '' FROM inferences"
-        )
+    asked = await story.thumbs(PAGE + 17, a_second=150)
     rows = await exported(story)
-    assert [row.inference_id for row in rows] == [one.id for one in sorted(asked, key=lambda o: (o.created_at, o.id))]
+    assert [row.inference_id for row in rows] == [one.id for one in asked]
     assert list(read_judged(row.to_json() for row in rows)) == rows
 
 
