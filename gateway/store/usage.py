@@ -20,13 +20,23 @@ async def settle(
     async with db.transaction() as connection:
         if used:
             await _add(connection, used)
-        rows = await connection.fetch(
-            "SELECT account, coalesce(sum(tokens) FILTER (WHERE day = $2), 0)::bigint AS today,"
-            " sum(tokens)::bigint AS month FROM usage"
-            " WHERE account = ANY($1::text[]) AND day >= date_trunc('month', $2::date) AND day <= $2 GROUP BY account",
-            list(accounts),
-            today,
-        )
+        return await _used(connection, accounts, today)
+
+
+async def used(db: Database, accounts: Sequence[str], today: date) -> dict[str, tuple[int, int]]:
+    """As `settle`, when there is nothing to add."""
+    async with db.transaction(picture=True) as connection:
+        return await _used(connection, accounts, today)
+
+
+async def _used(connection: Connection, accounts: Sequence[str], today: date) -> dict[str, tuple[int, int]]:
+    rows = await connection.fetch(
+        "SELECT account, coalesce(sum(tokens) FILTER (WHERE day = $2), 0)::bigint AS today,"
+        " sum(tokens)::bigint AS month FROM usage"
+        " WHERE account = ANY($1::text[]) AND day >= date_trunc('month', $2::date) AND day <= $2 GROUP BY account",
+        list(accounts),
+        today,
+    )
     return {row["account"]: (row["today"], row["month"]) for row in rows}
 
 
