@@ -21,7 +21,7 @@ from typing import Any
 from adapters.ref import AdapterRef
 from adapters.store import AdapterStore
 from adapters.weights import BaseShape, Limits, base_revision
-from gateway import api
+from gateway import api, console
 from gateway.api.engine import view_of
 from gateway.api.rooms import Rooms
 from gateway.control.adapters import Adapters
@@ -156,7 +156,7 @@ class App:
                 timeouts=settings.timeouts,
                 max_body_bytes=settings.max_body_bytes,
             )
-            self._api = api.build(self._rooms_of_the_api(database, store, engine, residency))
+            self._api = _edges(self._rooms_of_the_api(database, store, engine, residency))
             loops = self._loops_of_the_snapshot(settings.database_url, database, residency, admission)
             loops += (residency.run, self.door.run, recorder.run, shadows.run, budgets.run, self.telemetry.run)
             await stack.enter_async_context(beside(*loops))
@@ -264,6 +264,13 @@ class App:
         if self.current.snapshot.version == 0:
             return "starting: the database has not been read yet"
         return None if residency.ready else "starting: the engine is not ready yet"
+
+
+def _edges(rooms: Rooms) -> Callable[[Scope, Receive, Send], Awaitable[None]]:
+    """Everything that is not inference: the API, and the console beside it."""
+    edges = api.build(rooms)
+    console.mount(edges, rooms)
+    return edges
 
 
 def _describe(worker: str, current: Current, residency: Residency) -> WorkerReport:

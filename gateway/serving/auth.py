@@ -65,7 +65,12 @@ def look_up(text: str, snapshot: Snapshot, *, stale: bool) -> tuple[Tenant, ApiK
 
     While the database cannot be reached (`stale`), a key we do not know may be a new one: that is a 503, not a 401.
     """
-    key = snapshot.keys.get(hash_key(text))
+    return whose(hash_key(text), snapshot, stale=stale)
+
+
+def whose(digest: bytes, snapshot: Snapshot, *, stale: bool) -> tuple[Tenant, ApiKey]:
+    """As `look_up`, by the key's SHA-256."""
+    key = snapshot.keys.get(digest)
     tenant = snapshot.tenants.get(key.tenant) if key is not None else None
     if key is None or tenant is None:
         if stale:

@@ -1,0 +1,109 @@
+"""What the console's tests share.
+
+`site`: a real gateway on the fake engine and a real PostgreSQL, started once, with what `seed.py` puts there: real
+adapters, requests, feedback and experiments. `desk`: a fresh browser page of it, signed in as the operator;
+`tenant_desk` as the tenant `acme`'s admin. After each test both insist that the browser's console is silent and that
+nothing was asked of another host. Tests that change the site use names of their own: the site is everybody's.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, sync_playwright
+
+from tests.console.seed import Site, seeded
+from tests.gateway.conftest import database_url, db, postgres_url
+
+__all__ = ["database_url", "db", "postgres_url"]
+
+ALSO = ("/usr/bin/chromium",)
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    with seeded(tmp_path_factory.mktemp("console")) as one:
+        yield one
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Browser]:
+    """The system's Chromium, or the one that `playwright install chromium` brings."""
+    found = shutil.which("chromium") or next((path for path in ALSO if Path(path).exists()), None)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox", "--disable-gpu"])
+        yield browser
+        browser.close()
+
+
+@dataclass
+class Desk:
+    """A browser page. `go("experiments")` opens one of `tenant`'s pages; `trouble` is what the browser said."""
+
+    page: Page
+    site: Site
+    tenant: str = "acme"
+    trouble: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.page.on("console", self._heard)
+        self.page.on("pageerror", lambda error: self.trouble.append(f"error: {error}"))
+        self.page.on("request", self._asked)
+
+    def go(self, below: str) -> Page:
+        """One of the tenant's pages, drawn."""
+        return self.open(f"/console/t/{self.tenant}/{below}")
+
+    def open(self, path: str) -> Page:
+        """Any page of the site, drawn."""
+        self.page.goto(self.site.url + path)
+        self.page.wait_for_selector("html[data-ready]", state="attached")
+        return self.page
+
+    def sign_in(self, key: str) -> None:
+        self.open("/console/sign-in")
+        self.page.get_by_label("Key").fill(key)
+        self.page.get_by_role("button", name="Sign in").click()
+        self.page.wait_for_selector("nav")
+
+    def _heard(self, message: ConsoleMessage) -> None:
+        if message.type in ("error", "warning"):
+            self.trouble.append(f"{message.type}: {message.text}")
+
+    def _asked(self, request: Request) -> None:
+        if not request.url.startswith((self.site.url + "/", "data:")):
+            self.trouble.append(f"another host: {request.url}")
+
+
+@pytest.fixture
+def context(chromium: Browser) -> Iterator[BrowserContext]:
+    context = chromium.new_context(viewport={"width": 1280, "height": 900}, reduced_motion="reduce")
+    context.set_default_timeout(10_000)
+    yield context
+    context.close()
+
+
+@pytest.fixture
+def visitor(context: BrowserContext, site: Site) -> Iterator[Desk]:
+    """A browser page of nobody yet."""
+    desk = Desk(context.new_page(), site)
+    yield desk
+    assert not desk.trouble
+
+
+@pytest.fixture
+def desk(visitor: Desk) -> Desk:
+    """The operator's."""
+    visitor.sign_in(visitor.site.admin_key)
+    return visitor
+
+
+@pytest.fixture
+def tenant_desk(visitor: Desk) -> Desk:
+    """The tenant's own admin's."""
+    visitor.sign_in(visitor.site.tenant_key)
+    return visitor
