@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
-from pydantic import BaseModel, Field, SecretStr
+from pydantic import BaseModel, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -49,6 +49,19 @@ class TimeoutSettings(BaseModel):
     total: float = 1800
 
 
+class WebhookSettings(BaseModel):
+    """Who is told of what experiments come to (docs/operations.md): nobody while `url` is unset."""
+
+    url: str | None = Field(None, pattern=r"^https?://[^\s/]")
+    secret: SecretStr | None = Field(None, description="signs what is sent; `whsec_` and base64, or any text")
+
+    @model_validator(mode="after")
+    def _signed(self) -> WebhookSettings:
+        if self.url is not None and not (self.secret and self.secret.get_secret_value()):
+            raise ValueError("a webhook's receiver must be able to tell who calls: set GATEWAY_WEBHOOK__SECRET too")
+        return self
+
+
 class Settings(BaseSettings):
     """What an operator may set. Defaults run everything embedded, in `home`."""
 
@@ -74,6 +87,8 @@ class Settings(BaseSettings):
     drain_seconds: float = Field(30, description="how long open streams may take after SIGTERM")
     recorder_queue: int = Field(20_000, description="inferences waiting for the database; more are dropped and counted")
     trace_ratio: float = Field(0.1, ge=0, le=1)
+    evaluation_seconds: float = Field(30, gt=0, le=3600, description="between two looks at a running experiment")
+    webhook: WebhookSettings = Field(default_factory=WebhookSettings)
 
     @property
     def store_url(self) -> str:
@@ -96,9 +111,13 @@ class Settings(BaseSettings):
 
     def environment(self) -> dict[str, str]:
         """The environment of a worker: ours, and these settings, so that it reads the same."""
-        child = {**os.environ, "GATEWAY_SETTINGS_JSON": self.model_dump_json(exclude={"admin_key"}, exclude_none=True)}
+        open_ones = self.model_dump_json(exclude={"admin_key": True, "webhook": True}, exclude_none=True)
+        child = {**os.environ, "GATEWAY_SETTINGS_JSON": open_ones}
         if self.admin_key is not None:
             child["GATEWAY_ADMIN_KEY"] = self.admin_key.get_secret_value()
+        if self.webhook.url is not None and self.webhook.secret is not None:
+            child["GATEWAY_WEBHOOK__URL"] = self.webhook.url
+            child["GATEWAY_WEBHOOK__SECRET"] = self.webhook.secret.get_secret_value()
         return child
 
 
@@ -109,7 +128,9 @@ def load() -> Settings:
         return Settings()
     key = os.environ.get("GATEWAY_ADMIN_KEY")
     settings = Settings.model_validate_json(resolved)
-    return settings.model_copy(update={"admin_key": SecretStr(key) if key else None})
+    told = {"url": os.environ.get("GATEWAY_WEBHOOK__URL"), "secret": os.environ.get("GATEWAY_WEBHOOK__SECRET")}
+    webhook = WebhookSettings.model_validate(told)
+    return settings.model_copy(update={"admin_key": SecretStr(key) if key else None, "webhook": webhook})
 
 
 @dataclass(frozen=True, slots=True)

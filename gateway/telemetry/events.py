@@ -1,4 +1,5 @@
-"""What was said of an answer, as OpenTelemetry's event, a child of the answer's own span. Never what the words were."""
+"""OpenTelemetry's events: what was said of an answer, a child of the answer's own span (never what the words were), and
+what experiments came to."""
 
 from __future__ import annotations
 

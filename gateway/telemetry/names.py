@@ -30,6 +30,13 @@ JUDGED_METRIC = "gen_ai.evaluation.name"
 JUDGED_SCORE = "gen_ai.evaluation.score.value"
 JUDGED_LABEL = "gen_ai.evaluation.score.label"
 
+STAGE_CHANGED = "tuneloop.experiment.stage"
+VERDICT_CHANGED = "tuneloop.experiment.verdict"
+CHANGE_FROM = "tuneloop.change.from"
+CHANGE_TO = "tuneloop.change.to"
+CHANGE_REASON = "tuneloop.change.reason"
+CHANGE_ACTOR = "tuneloop.change.actor"
+
 METHOD = "http.request.method"
 ROUTE = "http.route"
 STATUS_CODE = "http.response.status_code"
@@ -41,6 +48,10 @@ TOKEN_USAGE = "gen_ai.client.token.usage"  # noqa: S105  # the name of a metric
 HTTP_DURATION = "http.server.request.duration"
 OVERHEAD = "tuneloop.gateway.overhead"
 LOOP_LAG = "tuneloop.loop.lag"
+EVALUATION_LAG = "tuneloop.evaluation.lag"
+EVALUATION_DURATION = "tuneloop.evaluation.duration"
+EVALUATED_UNITS = "tuneloop.evaluation.units"
+EVALUATION_FAILURES = "tuneloop.evaluation.failures"
 
 # Bucket bounds as the conventions advise.
 DURATION_BOUNDS = tuple(0.01 * 2**step for step in range(14))

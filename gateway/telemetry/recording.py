@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from opentelemetry.exporter.otlp.proto.http._log_exporter import OTLPLogExporter
@@ -144,6 +144,12 @@ class Telemetry:
         if value is not None:
             attributes[names.JUDGED_SCORE] = float(value)
         self._events.emit(names.JUDGED, attributes, trace_id=trace_id, span_id=span_id)
+
+    def changed(self, event: str, attributes: Mapping[str, str | None]) -> None:
+        """Tell that something of ours is otherwise now, in `names`' words; what is None is left out."""
+        if self._events is not None:
+            known = {name: value for name, value in attributes.items() if value is not None}
+            self._events.emit(event, known, trace_id=None, span_id=None)
 
     def http(self, method: str, route: str, status: int, seconds: float) -> None:
         """Count one HTTP request. `route` is one of ours, never the path a client sent."""

@@ -1,0 +1,47 @@
+"""Being the only one of an installation that does something, by one of PostgreSQL's advisory locks.
+
+The lock lives as long as its connection. Whoever dies lets go of it: at once if the process dies, after about
+`SILENT_SECONDS` if the machine does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import asyncpg
+
+from gateway.store.database import CONNECT_SECONDS, Connection, unavailable_when_away
+
+EVALUATION = 0x7475_6E65_6C6F_6F70
+"""The key of the evaluation's lock."""
+
+SILENT_SECONDS = 15
+_KEEPALIVE = {"tcp_keepalives_idle": "5", "tcp_keepalives_interval": "5", "tcp_keepalives_count": "2"}
+
+
+class Alone:
+    """Says whether one still is."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    async def confirm(self) -> None:
+        """Return if so. Raises `Unavailable` when the connection, and with it the lock, is lost."""
+        with unavailable_when_away():
+            await self._connection.execute("SELECT 1", timeout=CONNECT_SECONDS)
+
+
+@asynccontextmanager
+async def alone(url: str, key: int) -> AsyncIterator[Alone | None]:
+    """Hold the lock while the block runs; None if somebody else does. Raises `Unavailable`."""
+    with unavailable_when_away():
+        connection = await asyncpg.connect(
+            url, timeout=CONNECT_SECONDS, server_settings={"application_name": "tuneloop alone", **_KEEPALIVE}
+        )
+    try:
+        with unavailable_when_away():
+            got = await connection.fetchval("SELECT pg_try_advisory_lock($1)", key, timeout=CONNECT_SECONDS)
+        yield Alone(connection) if got else None
+    finally:
+        connection.terminate()  # as in `notices.listen`: the server may be gone
