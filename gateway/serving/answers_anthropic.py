@@ -8,34 +8,35 @@ from __future__ import annotations
 import msgspec
 
 from gateway.serving.answers import Notes, Reading
+from gateway.serving.aside import Named
 from gateway.serving.sse import Events, NamedEvents, payloads
 
 
 class MessageEvents(NamedEvents):
     """The stream of a message; it begins under the id that the client is to know."""
 
-    __slots__ = ("_id",)
+    __slots__ = ("_named",)
 
     _common = b"event: content_block_delta\n"
     _ends = frozenset((b"message_stop",))
     _fails = frozenset((b"error",))
     _counts = frozenset((b"message_start", b"message_delta"))
 
-    def __init__(self, *, keep: int, inference_id: str) -> None:
+    def __init__(self, *, keep: int, named: Named) -> None:
         super().__init__(keep=keep)
-        self._id = inference_id
+        self._named = named
 
     def _worded(self, name: bytes, event: bytes) -> bytes:
-        return own_id(event, self._id) if name == b"message_start" else event
+        return own_id(event, self._named) if name == b"message_start" else event
 
 
-def events(*, wants_usage: bool, keep: int, inference_id: str) -> Events:
-    return MessageEvents(keep=keep, inference_id=inference_id)
+def events(*, wants_usage: bool, keep: int, named: Named) -> Events:
+    return MessageEvents(keep=keep, named=named)
 
 
-def own_id(answer: bytes, inference_id: str) -> bytes:
+def own_id(answer: bytes, named: Named) -> bytes:
     """The answer under our form of its id. Only the engine knows the id before: the first place is the one."""
-    bare = inference_id.encode()
+    bare = named.id.encode()
     return answer.replace(b"chatcmpl-" + bare, b"msg_" + bare, 1)
 
 

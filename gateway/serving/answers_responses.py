@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from gateway.serving.answers import Notes, Reading
+from gateway.serving.aside import Named
 from gateway.serving.sse import Events, NamedEvents, payloads
 
 
@@ -20,7 +21,7 @@ class ResponseEvents(NamedEvents):
     _counts = _ends
 
 
-def events(*, wants_usage: bool, keep: int, inference_id: str) -> Events:
+def events(*, wants_usage: bool, keep: int, named: Named) -> Events:
     return ResponseEvents(keep=keep)
 
 

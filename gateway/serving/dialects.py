@@ -1,4 +1,5 @@
-"""How an error is worded for an endpoint's clients: in OpenAI's shape, as an event of its Responses, in Anthropic's.
+"""How an error is worded for an endpoint's clients: in OpenAI's shape, as an event of its Responses, in Anthropic's
+and in TensorZero's.
 
 An error in, bytes out. It knows nothing of sockets or of where in a request the error came up.
 """
@@ -72,8 +73,18 @@ class Anthropic(Dialect):
         return b"event: error\ndata: " + self.body(error, request_id) + b"\n\n"
 
 
+class TensorZero(Dialect):
+    """`{"error": "a sentence"}`, in a stream as the data of an event without a name."""
+
+    def body(self, error: GatewayError, request_id: str) -> bytes:
+        return _json({"error": error.message})
+
+    def event(self, error: GatewayError, request_id: str, last: bytes) -> bytes:
+        return b"data: " + self.body(error, request_id) + b"\n\n"
+
+
 def _json(value: dict[str, Any]) -> bytes:
     return json.dumps(value, ensure_ascii=False).encode("utf-8", "replace")
 
 
-OPENAI, RESPONSES, ANTHROPIC = OpenAI(), Responses(), Anthropic()
+OPENAI, RESPONSES, ANTHROPIC, TENSORZERO = OpenAI(), Responses(), Anthropic(), TensorZero()

@@ -18,7 +18,6 @@ from gateway.domain import Inference, Reason
 from gateway.engine.base import Engine
 from gateway.errors import EngineTimeout, GatewayError, InvalidRequest, MethodNotAllowed, Unavailable
 from gateway.heads import Heads
-from gateway.identity import new_inference_id
 from gateway.serving import catalogue
 from gateway.serving.admission import Admission
 from gateway.serving.auth import Doorkeeper, authenticate, shown
@@ -188,7 +187,7 @@ class Door:
         exchange.tenant = tenant
         if tenant.evaluates:
             exchange.endpoint = FOR_EVALUATION.get(exchange.endpoint.path, exchange.endpoint)
-        exchange.id = new_inference_id(snapshot.secret, tenant.name)
+        exchange.id = exchange.endpoint.new_id(snapshot.secret, tenant.name)
         # A UUIDv7's 32 hex are a valid trace id: an inference and its trace then go by one name.
         exchange.trace = self._telemetry.begin(headers.get(b"traceparent"), exchange.id[:32])
         trace_id.set(exchange.trace.trace_id)
@@ -198,7 +197,8 @@ class Door:
         request, tenant, snapshot = exchange.request, exchange.tenant, exchange.snapshot
         assert request is not None and tenant is not None  # the steps before this one set them
         headers = exchange.call.headers
-        episode = exchange.episode = _name(headers, b"x-episode-id")
+        aside = request.aside
+        episode = exchange.episode = aside.episode if aside is not None else _name(headers, b"x-episode-id")
         # An episode without a user is its own targeting key, so that every worker draws the same for it.
         key = _name(headers, b"x-targeting-key") or request.targeting or episode or exchange.id
         exchange.targeting_key = key
@@ -265,10 +265,11 @@ class Door:
         inference = exchange.inference(now)
         exchange.settle(inference)
         if inference is not None and exchange.trace is not None:
-            self._records.record(inference)
-            operation = exchange.endpoint.operation
+            operation, aside = exchange.endpoint.operation, exchange.aside
             self._telemetry.request(inference, exchange.trace, operation=operation, error=exchange.error)
-            self._shadows.consider(exchange)
+            if aside is None or aside.kept:
+                self._records.record(inference)
+                self._shadows.consider(exchange)
 
     def _models(self, call: Call) -> None:
         began = self._clock()

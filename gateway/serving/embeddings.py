@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from gateway.serving.answers import Notes, Reading
+from gateway.serving.aside import Named
 from gateway.serving.checks import Check, flag, integer, one_of, text
 from gateway.serving.fields import LABELS, MOST_TOKENS, prompts
 from gateway.serving.sse import Events
@@ -39,7 +40,7 @@ def asked(fields: dict[str, Any]) -> None:
     """Texts to embed are no chat, and must not become a training example."""
 
 
-def events(*, wants_usage: bool, keep: int, inference_id: str) -> Events:
+def events(*, wants_usage: bool, keep: int, named: Named) -> Events:
     raise AssertionError("embeddings are not streamed")  # their allow-list has no `stream`
 
 

@@ -11,8 +11,20 @@ from typing import Any, Protocol
 
 import msgspec
 
-from gateway.serving import answers, answers_anthropic, answers_responses, anthropic, dialects, embeddings, responses
+from gateway.identity import new_inference_id, new_inference_uuid
+from gateway.serving import (
+    answers,
+    answers_anthropic,
+    answers_responses,
+    answers_tensorzero,
+    anthropic,
+    dialects,
+    embeddings,
+    responses,
+    tensorzero,
+)
 from gateway.serving.answers import Reading
+from gateway.serving.aside import Aside, Named
 from gateway.serving.checks import Check
 from gateway.serving.dialects import Dialect
 from gateway.serving.fields import CHAT, EVALUATED, TEXT, check_together
@@ -23,9 +35,9 @@ _encode = msgspec.json.Encoder().encode
 
 
 class MakeEvents(Protocol):
-    """Makes the reader of one stream; `inference_id` is the bare id."""
+    """Makes the reader of one stream, the answer to the request that `named` is."""
 
-    def __call__(self, *, wants_usage: bool, keep: int, inference_id: str) -> Events: ...
+    def __call__(self, *, wants_usage: bool, keep: int, named: Named) -> Events: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -37,8 +49,9 @@ class Endpoint:
     asked for usage in its stream. `user` finds the targeting key in the client's own body. Of checked fields, `asked`
     renders the chat that is remembered (None where there is none), and `most_tokens` is the bound of all answers
     together. `answers` reads answers for the record. `id_field` is the field that takes the client's form of the id,
-    where the engine does not take it from `X-Request-Id`. `own_id` puts our form of the id into a whole answer, where
-    the engine's form differs.
+    where the engine does not take it from `X-Request-Id`. `worded` puts a whole answer into the client's words (our
+    form of the id, at least), where the engine's differ. `new_id` makes the inference id for a secret and a tenant.
+    `aside` is what the client's own body says that is not for the engine.
     """
 
     path: str
@@ -55,7 +68,9 @@ class Endpoint:
     answers: Reading
     dialect: Dialect
     id_field: str | None = None
-    own_id: Callable[[bytes, str], bytes] | None = None
+    worded: Callable[[bytes, Named], bytes] | None = None
+    new_id: Callable[[bytes, str], str] = new_inference_id
+    aside: Callable[[Fields], Aside] | None = None
 
 
 def _user(body: Fields) -> str | None:
@@ -84,7 +99,7 @@ def _most_of_all(fields: Fields) -> int:
     return int(fields.get("max_tokens", 16)) * prompts * int(fields.get("n", 1))
 
 
-def _events(*, wants_usage: bool, keep: int, inference_id: str) -> Events:
+def _events(*, wants_usage: bool, keep: int, named: Named) -> Events:
     return Events(wants_usage=wants_usage, keep=keep)
 
 
@@ -148,7 +163,7 @@ MESSAGES = Endpoint(
     events=answers_anthropic.events,
     answers=answers_anthropic.READING,
     dialect=dialects.ANTHROPIC,
-    own_id=answers_anthropic.own_id,
+    worded=answers_anthropic.own_id,
 )
 EMBEDDINGS = Endpoint(
     path="/v1/embeddings",
@@ -166,7 +181,41 @@ EMBEDDINGS = Endpoint(
     dialect=dialects.OPENAI,
 )
 
-ENDPOINTS = {one.path: one for one in (CHAT_COMPLETIONS, COMPLETIONS, RESPONSES, MESSAGES, EMBEDDINGS)}
+INFERENCE = Endpoint(
+    path="/inference",
+    raw_path=b"/v1/chat/completions",
+    operation="chat",
+    id_prefix="",
+    needs=("input",),
+    fields=tensorzero.FIELDS,
+    complete=tensorzero.complete,
+    user=tensorzero.user,
+    asked=_messages,
+    most_tokens=_most_tokens,
+    events=answers_tensorzero.events,
+    answers=answers.CHOICES,
+    dialect=dialects.TENSORZERO,
+    worded=answers_tensorzero.worded,
+    new_id=new_inference_uuid,
+    aside=tensorzero.aside,
+)
+OPENAI_OF_TENSORZERO = replace(
+    CHAT_COMPLETIONS,
+    path="/openai/v1/chat/completions",
+    id_prefix="",
+    fields=tensorzero.FIELDS_OPENAI,
+    complete=tensorzero.complete_openai,
+    user=tensorzero.user_openai,
+    events=answers_tensorzero.events_openai,
+    worded=answers_tensorzero.own_id,
+    new_id=new_inference_uuid,
+    aside=tensorzero.aside_openai,
+)
+
+ENDPOINTS = {
+    one.path: one
+    for one in (CHAT_COMPLETIONS, COMPLETIONS, RESPONSES, MESSAGES, EMBEDDINGS, INFERENCE, OPENAI_OF_TENSORZERO)
+}
 
 FOR_EVALUATION = {one.path: replace(one, fields=one.fields | EVALUATED) for one in (CHAT_COMPLETIONS, COMPLETIONS)}
 """By path, those of which keys with the scope `evaluate` may ask more."""

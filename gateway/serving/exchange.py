@@ -12,6 +12,7 @@ from gateway.domain import BASE, ApiKey, Assignment, Inference, Tenant
 from gateway.errors import EngineTimeout, GatewayError
 from gateway.identity import unit_of
 from gateway.serving.answers import NOTHING, Notes
+from gateway.serving.aside import Aside
 from gateway.serving.call import Call
 from gateway.serving.leases import Lease
 from gateway.serving.limits import Reservation, estimate
@@ -79,6 +80,16 @@ class Exchange(msgspec.Struct):
     def keeps(self) -> bool:
         """Whether prompt and answer are to be kept."""
         return self.tenant is not None and self.tenant.store_content
+
+    @property
+    def variant(self) -> str:
+        """The assigned one's name."""
+        return self.assignment.variant if self.assignment is not None else ""
+
+    @property
+    def aside(self) -> Aside | None:
+        """What the client's body says that is not for the engine."""
+        return self.request.aside if self.request is not None else None
 
     def identity_headers(self) -> bytes:
         """Who this request is; on errors too. Rendered."""

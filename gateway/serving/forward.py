@@ -124,8 +124,9 @@ class Forward:
         body = await answer.read()
         if answer.open_ended and not is_json(body):
             raise UpstreamBroken("The engine's answer ended before it was complete.")
-        own_id = exchange.endpoint.own_id
-        exchange.body = body = body if own_id is None else own_id(body, exchange.id)
+        exchange.body, worded = body, exchange.endpoint.worded
+        if worded is not None:
+            body = worded(body, exchange)
         now = self._clock()
         exchange.waited += now - asked
         self._residency.heard()

@@ -21,7 +21,7 @@ class Relay:
     def __init__(self, exchange: Exchange, begin: Callable[[], None]) -> None:
         request = exchange.request
         assert request is not None  # there is an answer to it
-        self._events = exchange.events = request.events(exchange.id, keep=MOST_KEPT if exchange.keeps else 0)
+        self._events = exchange.events = request.events(exchange, keep=MOST_KEPT if exchange.keeps else 0)
         self._feed, self._flow = self._events.feed, exchange.call.flow
         self._call, self._begin, self._begun = exchange.call, begin, False
         self.pieces = 0

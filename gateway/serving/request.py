@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from gateway.errors import InvalidRequest
+from gateway.serving.aside import Aside, Named
 from gateway.serving.checks import missing, unsupported, wrong_type
 from gateway.serving.endpoints import CHAT_COMPLETIONS, COMPLETIONS, ENDPOINTS, FOR_EVALUATION, Endpoint
 from gateway.serving.fields import REFUSED, SCALARS
@@ -40,6 +41,7 @@ class Request(msgspec.Struct):
     fields: dict[str, Any]
     sampling: dict[str, Any] | None = None
     """`params`, where they are known already."""
+    aside: Aside | None = None
 
     def body(self, engine_model: str, salt: str, inference_id: str = "") -> bytes:
         """The engine's body. `inference_id` (bare) is for engines that do not take it from a header."""
@@ -68,9 +70,9 @@ class Request(msgspec.Struct):
         """How many tokens the answers may have together; None where the client set no bound."""
         return self.endpoint.most_tokens(self.fields)
 
-    def events(self, inference_id: str, *, keep: int = 0) -> Events:
+    def events(self, named: Named, *, keep: int = 0) -> Events:
         """The reader of this request's stream; it keeps up to `keep` bytes of it."""
-        return self.endpoint.events(wants_usage=self.wants_usage, keep=keep, inference_id=inference_id)
+        return self.endpoint.events(wants_usage=self.wants_usage, keep=keep, named=named)
 
 
 def parse(raw: bytes, endpoint: Endpoint) -> Request:
@@ -95,7 +97,8 @@ def parse(raw: bytes, endpoint: Endpoint) -> Request:
     stream = fields.get("stream", False)
     wants_usage = endpoint.complete(fields, stream)
     user, tier = endpoint.user(body), body.get("service_tier")
-    return Request(endpoint, fields.pop("model"), stream, wants_usage, user, tier, fields)
+    aside = endpoint.aside(body) if endpoint.aside is not None else None
+    return Request(endpoint, fields.pop("model"), stream, wants_usage, user, tier, fields, aside=aside)
 
 
 def _plain(fields: dict[str, Any]) -> Request:

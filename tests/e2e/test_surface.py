@@ -16,6 +16,7 @@ from gateway.serving.endpoints import EMBEDDINGS, MESSAGES, RESPONSES, Endpoint
 from gateway.serving.request import parse
 from tests.e2e.conftest import RealEngine
 from tests.e2e.test_engine import load
+from tests.gateway.serving.named import Told
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(600)]
 
@@ -73,12 +74,12 @@ def test_an_answer_comes_under_our_id_and_says_what_it_took(
         assert load(client, NAME, adapters[0]).status_code == 200
         bare, whole = ask(client, endpoint, fields)
         assert whole.status_code == 200, whole.text
-        body = endpoint.own_id(whole.content, bare) if endpoint.own_id is not None else whole.content
+        body = endpoint.worded(whole.content, Told(bare)) if endpoint.worded is not None else whole.content
         assert json.loads(body)["id"] == endpoint.id_prefix + bare and json.loads(body)["model"] == NAME
         check(endpoint.answers.of_body(body, keep=True))
 
         bare, streamed = ask(client, endpoint, fields, stream=True)
-        events = endpoint.events(wants_usage=False, keep=1 << 20, inference_id=bare)
+        events = endpoint.events(wants_usage=False, keep=1 << 20, named=Told(bare))
         out = b"".join(events.feed(streamed.content[at : at + 50]) for at in range(0, len(streamed.content), 50))
         assert events.done and events.error is None, streamed.text
         assert (endpoint.id_prefix + bare).encode() in out and b"chatcmpl-" + bare.encode() not in out

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from gateway.serving.answers import Notes
 from gateway.serving.endpoints import MESSAGES, RESPONSES, Endpoint
 from gateway.serving.sse import Events
+from tests.gateway.serving.named import Told
 from tests.gateway.serving.test_sse import cuts
 
 ID = "0f" * 22
@@ -55,7 +56,7 @@ KINDS = [
 
 
 def reader(endpoint: Endpoint, keep: int = 1 << 20) -> Events:
-    return endpoint.events(wants_usage=False, keep=keep, inference_id=ID)
+    return endpoint.events(wants_usage=False, keep=keep, named=Told(ID))
 
 
 @settings(max_examples=200, deadline=None)
@@ -114,7 +115,7 @@ def test_odd_json_costs_a_note_and_not_a_request(endpoint: Endpoint) -> None:
 
 def test_of_a_message_only_the_id_changes() -> None:
     said = {"id": f"chatcmpl-{ID}", "content": [{"type": "text", "text": f"chatcmpl-{ID}"}]}
-    own = MESSAGES.own_id
+    own = MESSAGES.worded
     assert own is not None
-    told = json.loads(own(json.dumps(said).encode(), ID))
+    told = json.loads(own(json.dumps(said).encode(), Told(ID)))
     assert told == {**said, "id": f"msg_{ID}"}
