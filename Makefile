@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 export PYTHONDONTWRITEBYTECODE :=
 MODEL := .tuneloop/models/SmolLM2-135M-Instruct
 
-.PHONY: setup model demo loadtest peers serve test test-fast check lint types layers format clean
+.PHONY: setup model browser demo loadtest peers serve test test-fast check lint types layers format clean
 
 setup: $(VENV)/.ready
 $(VENV)/.ready: constraints.txt pyproject.toml
@@ -24,6 +24,11 @@ $(VENV)/.ready: constraints.txt pyproject.toml
 model: $(MODEL)/.ready
 $(MODEL)/.ready: | $(VENV)/.ready
 	@$(BIN)/python -m loadtests.demo.model $(MODEL)
+
+# The console is tested in a real browser: Debian's Chromium, installed where there is none.
+browser:
+	@command -v chromium >/dev/null || { echo "setup · installing chromium"; \
+		$$([ "$$(id -u)" = 0 ] || echo sudo) sh -c "apt-get update -qq && apt-get install -qq -y --no-install-recommends chromium >/dev/null"; }
 
 demo: setup model
 	@$(BIN)/python -m loadtests.demo
@@ -40,7 +45,7 @@ serve: setup model
 	@$(BIN)/python -m loadtests.demo serve
 
 # Most tests wait more than they compute; those that train use a core each; the engine wants the whole machine.
-test: setup model
+test: setup model browser
 	@$(BIN)/python -m pytest -q -m "not engine and not training" -n 3 --dist loadfile
 	@$(BIN)/python -m pytest -q -m "training and not engine" -n 2 --dist loadfile
 	@$(BIN)/python -m pytest -m engine
