@@ -25,6 +25,13 @@ pytestmark = [pytest.mark.engine, pytest.mark.timeout(600)]
 THINGS = ["apple", "book", "chair", "door", "engine", "flower", "garden", "house", "island", "jacket"]
 THINGS += ["kettle", "lamp", "mirror", "needle", "orange", "pencil", "quilt", "rope", "spoon", "table"]
 PROMPTS = [f"Name one thing that people do with a {thing}." for thing in THINGS]
+ADAPTER: dict[str, Any] = {"seed": 10, "strength": 0.6, "targets": ALL_LINEAR}
+"""Most adapters drawn at random have near ties everywhere, and another batch, which rounds otherwise, turns those.
+
+This one begins every answer with "People do a lot", where the base has "One thing that people": in float32 each of
+these tokens is 0.8 nats or more ahead of the next best, and bfloat16 moves them by 0.15 at most. Further on are ties.
+"""
+TOKENS = 4
 
 
 def decided(settings: RunSettings, saved: Path, references: Sequence[str]) -> Gate:
@@ -57,8 +64,8 @@ def settings(room: Path, engine: RealEngine, gateway: Gateway, run: str, **more:
         "gateway.key": SecretStr(gateway.admin_key),
         "publish.tenant": "acme",
         "publish.name": "things",
-        "gate.max_tokens": 12,
-        "gate.at_once": 1,  # another batch rounds otherwise, and an adapter drawn at random has near ties everywhere
+        "gate.max_tokens": TOKENS,
+        "gate.labels": "off",
         "gate.regression": str(room / "general.jsonl"),
         "gate.policy.may_lose": None,
         "gate.policy.figure": "loss",
@@ -69,7 +76,7 @@ def settings(room: Path, engine: RealEngine, gateway: Gateway, run: str, **more:
 def test_peft_and_the_engine_agree_and_the_verdict_follows_from_real_answers(
     real_engine: RealEngine, tmp_path: Path
 ) -> None:
-    saved = write_adapter(tmp_path / "saved", real_engine.model, seed=3, strength=0.2, targets=ALL_LINEAR)
+    saved = write_adapter(tmp_path / "saved", real_engine.model, **ADAPTER)
     model: Any = {"base_model": real_engine.base_model, "model_path": real_engine.model}
     engine = ("--engine", "url", "--engine-url", real_engine.url)
     with running(tmp_path / "gateway", say=lambda _: None, engine=engine, **model) as gateway:
