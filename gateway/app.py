@@ -37,8 +37,11 @@ from gateway.control.tenants import Tenants
 from gateway.control.users import Users
 from gateway.domain import Feedback, Tenant, WorkerReport
 from gateway.engine.client import HttpEngine
+from gateway.evaluation.judging import Judging
+from gateway.evaluation.loops import loops_of
 from gateway.feedback.intake import Intake
 from gateway.feedback.recorder import Recorder
+from gateway.feedback.tallies import Tallies
 from gateway.loops import Loop, beside, each_second
 from gateway.serving.admission import Admission, room
 from gateway.serving.budgets import Budgets
@@ -156,8 +159,10 @@ class App:
                 timeouts=settings.timeouts,
                 max_body_bytes=settings.max_body_bytes,
             )
-            self._api = _edges(self._rooms_of_the_api(database, store, engine, residency))
+            rooms = self._rooms_of_the_api(database, store, engine, residency)
+            self._api = _edges(rooms)
             loops = self._loops_of_the_snapshot(settings.database_url, database, residency, admission)
+            loops += loops_of(database, rooms.judging, rooms.experiments, settings, self.telemetry)
             loops += (residency.run, self.door.run, recorder.run, shadows.run, budgets.run, self.telemetry.run)
             await stack.enter_async_context(beside(*loops))
             await self._settle(residency)
@@ -232,6 +237,7 @@ class App:
             lineages=lineages,
             users=Users(database, lineages),
             intake=Intake(database, current, emit=self._tell_of_feedback),
+            judging=Judging(database, Tallies(database)),
             engine_view=partial(view_of, settings, revision, database, residency),
             render=engine.render,
             admin_key=settings.admin_key.get_secret_value(),

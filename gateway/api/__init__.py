@@ -17,9 +17,12 @@ from gateway.api import (
     keys,
     lineage,
     metrics,
+    ofrep,
     shadows,
     tenants,
+    tensorzero,
     users,
+    verdicts,
 )
 from gateway.api.rooms import Rooms
 
@@ -58,8 +61,11 @@ def build(rooms: Rooms) -> FastAPI:
         export,
         lineage,
         users,
+        verdicts,
         engine,
         audit,
+        ofrep,
+        tensorzero,
     ):
         app.include_router(room.router)
     return app

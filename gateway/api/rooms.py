@@ -15,6 +15,7 @@ from gateway.control.lineage import Lineages
 from gateway.control.metrics import Metrics
 from gateway.control.tenants import Tenants
 from gateway.control.users import Users
+from gateway.evaluation.judging import Judging
 from gateway.feedback.intake import Intake
 from gateway.snapshot import Current
 from gateway.store.database import Database
@@ -46,6 +47,7 @@ class Rooms:
     lineages: Lineages
     users: Users
     intake: Intake
+    judging: Judging
     engine_view: Callable[[], Awaitable[dict[str, Any]]]
     render: Render
     admin_key: str

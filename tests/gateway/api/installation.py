@@ -19,7 +19,9 @@ from gateway.api.rooms import Rooms
 from gateway.control.feed import Feed
 from gateway.control.lineage import Lineages
 from gateway.control.users import Users
+from gateway.evaluation.judging import Judging
 from gateway.feedback.intake import Intake
+from gateway.feedback.tallies import Tallies
 from gateway.snapshot import Current
 from gateway.store.database import Database
 from gateway.store.snapshots import read_version
@@ -110,6 +112,7 @@ async def installed(db: Database, directory: Path) -> AsyncIterator[Installation
         lineages=lineages,
         users=Users(db, lineages),
         intake=Intake(db, current),
+        judging=Judging(db, Tallies(db)),
         engine_view=engine_view,
         render=render,
         admin_key=ADMIN_KEY,
