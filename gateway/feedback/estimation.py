@@ -65,7 +65,7 @@ class Contrast:
 def stack(epochs: Sequence[Sums]) -> Sums:
     """One `Sums` whose fields have the epochs as their last axis."""
     columns = {one.name: [getattr(sums, one.name) for sums in epochs] for one in fields(Sums)}
-    stacked: dict[str, Any] = {name: np.stack(np.broadcast_arrays(*one), axis=-1) for name, one in columns.items()}
+    stacked: dict[str, Any] = {name: np.moveaxis(np.array(one, dtype=float), 0, -1) for name, one in columns.items()}
     return Sums(**stacked)
 
 
