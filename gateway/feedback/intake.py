@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, JsonValue, model
 
 from gateway.domain import Feedback, MetricKind, Tenant
 from gateway.errors import IdempotencyMismatch, InvalidRequest, NotFound
-from gateway.identity import canonical_inference_id, is_inference_of
+from gateway.identity import canonical_inference_id, inference_of_uuid, is_inference_of
 from gateway.snapshot import Current
 from gateway.store import feedback as rows
 from gateway.store.database import Database
@@ -81,7 +81,7 @@ class FeedbackBody(BaseModel):
 
 
 class Intake:
-    """`accept` is the whole of it. `emit` is told of each new judgement after it is durable."""
+    """`accept` is the whole of it, `check` its dry run. `emit` is told of each new judgement after it is durable."""
 
     def __init__(self, database: Database, current: Current, *, emit: Emit | None = None) -> None:
         self._database = database
@@ -94,6 +94,25 @@ class Intake:
         Raises `NotFound` for an id that was never given to this tenant, `InvalidRequest` for an undeclared metric or a
         value of the wrong kind, `IdempotencyMismatch` for a reused key, `Unavailable` if it cannot be made durable.
         """
+        feedback, kind = await self._read(tenant, body)
+        digest = _digest(feedback)
+        recorded = await rows.record(self._database, feedback, kind=kind, digest=digest)
+        if recorded.digest != digest:
+            raise IdempotencyMismatch(
+                "This idempotency_key was used with another body.",
+                remedy="Use a new key for new feedback, and the old key only to repeat the same feedback.",
+                param="idempotency_key",
+            )
+        if recorded.created:
+            self._tell(feedback, recorded)
+        return replace(feedback, id=recorded.id), recorded.created
+
+    async def check(self, tenant: Tenant, body: FeedbackBody) -> Feedback:
+        """As `accept`, and nothing is kept."""
+        feedback, _ = await self._read(tenant, body)
+        return feedback
+
+    async def _read(self, tenant: Tenant, body: FeedbackBody) -> tuple[Feedback, MetricKind]:
         inference = self._own_inference(tenant, body.inference_id)
         kind = await self._kind(tenant, body.metric)
         _about_one_answer(kind, body)
@@ -113,23 +132,17 @@ class Intake:
             source=body.source,
             idempotency_key=body.idempotency_key,
         )
-        digest = _digest(feedback)
-        recorded = await rows.record(self._database, feedback, kind=kind, digest=digest)
-        if recorded.digest != digest:
-            raise IdempotencyMismatch(
-                "This idempotency_key was used with another body.",
-                remedy="Use a new key for new feedback, and the old key only to repeat the same feedback.",
-                param="idempotency_key",
-            )
-        if recorded.created:
-            self._tell(feedback, recorded)
-        return replace(feedback, id=recorded.id), recorded.created
+        return feedback, kind
 
     def _own_inference(self, tenant: Tenant, text: str | None, *, param: str = "inference_id") -> str | None:
         if text is None:
             return None
-        bare = canonical_inference_id(text)
-        if bare is None or not is_inference_of(self._current.snapshot.secret, tenant.name, bare):
+        secret, bare = self._current.snapshot.secret, canonical_inference_id(text)
+        if bare is None:
+            bare = inference_of_uuid(secret, tenant.name, text)
+        elif not is_inference_of(secret, tenant.name, bare):
+            bare = None
+        if bare is None:
             # Without the id: foreign and made-up ones answer with the same bytes.
             raise NotFound("No such inference was given to this tenant.", param=param)
         return bare
