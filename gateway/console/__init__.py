@@ -33,14 +33,14 @@ from fastapi import FastAPI
 from starlette.responses import RedirectResponse
 
 from gateway.api.rooms import Rooms
-from gateway.console import adapters, assets, experiments, rounds, sign_in
+from gateway.console import adapters, assets, experiments, power, rounds, sign_in, starting, steps
 from gateway.console.guard import Guard, install
 from gateway.console.here import navigation
 
 PREFIX = "/console"
 
-PAGES = (experiments, adapters, rounds)
-"""In the order of the navigation."""
+PAGES = (starting, power, experiments, steps, adapters, rounds)
+"""In the order of the navigation, and of matching: `experiments/new` comes before `experiments/{experiment}`."""
 
 
 def build(rooms: Rooms) -> FastAPI:

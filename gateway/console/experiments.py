@@ -1,18 +1,89 @@
-"""Experiments: the list of a tenant's comparisons."""
+"""Experiments: the list of a tenant's comparisons, and what one has come to. What people do to one is `steps.py`'s."""
 
 from __future__ import annotations
+
+import re
+from datetime import datetime
+from typing import Any
 
 from fastapi import APIRouter
 from starlette.responses import Response
 
 from gateway.console.here import Here, Place
+from gateway.console.verdicts import KINDS, by_metric, unit_of, verdict_of
+from gateway.control.names import unknown
+from gateway.experiment import Experiment, Stage
+from gateway.feedback.results import results
+from gateway.store import audit, looks
 
 router = APIRouter()
 PLACE = Place("experiments", "Experiments")
 
+LOOKS = 400
+"""Of a plot: more than it has pixels for help nobody."""
+STORY = 100
+STAGES = {Stage.PROMOTED: "good", Stage.ROLLED_BACK: "bad", Stage.STOPPED: ""}
+_ID = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
+
+
+async def own(here: Here, experiment: str) -> Experiment:
+    """The experiment of this tenant. Raises `NotFound`, the same for a foreign one as for none."""
+    if _ID.match(experiment) is None:
+        raise unknown("experiment", experiment, param="id")
+    found = await here.rooms.experiments.get(experiment)
+    if found.tenant != here.tenant:
+        raise unknown("experiment", experiment, param="id")
+    return found
+
 
 @router.get("/t/{tenant}/experiments")
 async def index(here: Here) -> Response:
-    """The newest first."""
+    """The newest first, each with its newest verdict."""
     found = await here.rooms.experiments.list(here.tenant)
-    return here.page("experiments.jinja", title="Experiments", experiments=found)
+    words = await looks.words(here.rooms.db, here.tenant)
+    return here.page(
+        "experiments.jinja", title="Experiments", experiments=found, words=words, kinds=KINDS, stages=STAGES
+    )
+
+
+@router.get("/t/{tenant}/experiments/{experiment}")
+async def show(here: Here, experiment: str) -> Response:
+    found = await own(here, experiment)
+    told = await audit.of_experiment(here.rooms.db, here.tenant, found.id, STORY)
+    return here.page(
+        "experiment.jinja",
+        title=found.name,
+        experiment=found,
+        story=told,
+        stages=STAGES,
+        **await _found(here, found),
+    )
+
+
+@router.get("/t/{tenant}/experiments/{experiment}/findings")
+async def findings(here: Here, experiment: str, seen: str = "") -> Response:
+    """The verdict and its figures alone, for a page that stays open; nothing if they are those it has `seen`."""
+    found = await own(here, experiment)
+    values = await _found(here, found)
+    at: datetime | None = values["at"]
+    if at is not None and at.isoformat() == seen and not found.stage.ended:
+        return Response(status_code=204)
+    return here.part("findings.jinja", experiment=found, **values)
+
+
+@router.get("/t/{tenant}/experiments/{experiment}/served")
+async def served(here: Here, experiment: str) -> Response:
+    """What was assigned and what answered. It counts requests, which takes longer than the rest of the page."""
+    found = await own(here, experiment)
+    return here.part("served.jinja", results=await results(here.rooms.db, found, None))
+
+
+async def _found(here: Here, experiment: Experiment) -> dict[str, Any]:
+    """The newest verdict, and the looks that led to it."""
+    newest = await looks.newest(here.rooms.db, experiment.id)
+    if newest is None:
+        return {"verdict": None, "at": None, "metrics": [], "kinds": KINDS, "unit_of": unit_of}
+    verdict = verdict_of(newest.verdict)
+    history = await looks.history(here.rooms.db, experiment.id, LOOKS)
+    metrics = by_metric(verdict, history)
+    return {"verdict": verdict, "at": newest.at, "metrics": metrics, "kinds": KINDS, "unit_of": unit_of}

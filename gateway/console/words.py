@@ -29,6 +29,11 @@ def number(value: float | None, digits: int = 3) -> str:
     return text
 
 
+def plain(value: float) -> str:
+    """A setting, as somebody typed it: 0.05, 1."""
+    return f"{value:.10g}"
+
+
 def measured(value: float | None, unit: str = "", *, signed: bool = False) -> str:
     """A value with its unit: "31.2 %", "412 ms". Signed, it is a difference: "+1.8 pp"."""
     if value is None or not isfinite(value):
@@ -97,5 +102,5 @@ def spaced(name: object) -> str:
 
 
 FILTERS: dict[str, Callable[..., Any]] = {
-    one.__name__: one for one in (number, measured, interval, percent, chance, moment, ago, span, plural, spaced)
+    one.__name__: one for one in (number, plain, measured, interval, percent, chance, moment, ago, span, plural, spaced)
 }

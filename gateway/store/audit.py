@@ -51,3 +51,16 @@ async def entries(
             wanted.actor,
         )
     return [Entry(**{**row, "detail": json.loads(row["detail"])}) for row in rows]
+
+
+async def of_experiment(db: Database, tenant: str, experiment: str, limit: int) -> list[Entry]:
+    """What was done to an experiment, and to its alias because of it: the newest first."""
+    async with db.transaction(picture=True) as connection:
+        rows = await connection.fetch(
+            "SELECT id, at, actor, tenant, action, subject, detail FROM audit"
+            " WHERE tenant = $1 AND (subject = $2 OR detail->>'experiment' = $2) ORDER BY id DESC LIMIT $3",
+            tenant,
+            experiment,
+            limit,
+        )
+    return [Entry(**{**row, "detail": json.loads(row["detail"])}) for row in rows]

@@ -25,9 +25,10 @@ WHERE v.stage IS DISTINCT FROM e.stage ORDER BY e.started_at, e.id
 # The newest first, so that a limit keeps the end of the story.
 _LOOKS = "SELECT at, word, verdict FROM looks WHERE experiment = $1 ORDER BY at DESC LIMIT $2"
 # A tenant's newest rows first; the one that is looked for is among them, for the change has just been made.
+_STEPS = [f"experiment.{step}" for step in ("start", "advance", "promote", "rollback", "stop")]
 _DONE = """
 SELECT actor, action, detail FROM (SELECT * FROM audit WHERE tenant = $1 ORDER BY id DESC LIMIT 1000) AS newest
-WHERE subject = $2 OR detail->>'experiment' = $2 ORDER BY id DESC LIMIT 1
+WHERE subject = $2 AND detail->>'stage' = $3 AND action = ANY ($4::text[]) ORDER BY id DESC LIMIT 1
 """
 
 
@@ -101,7 +102,7 @@ async def told_stage(connection: Connection, experiment_id: str, stage: str, at:
     )
 
 
-async def weighed(connection: Connection, experiment_id: str, units: int) -> None:
+async def weigh(connection: Connection, experiment_id: str, units: int) -> None:
     """Remember that weights were drawn when so many units had come."""
     await connection.execute("UPDATE evaluations SET weighed = $2 WHERE experiment = $1", experiment_id, units)
 
@@ -114,9 +115,9 @@ async def running(connection: Connection) -> list[str]:
     return [row["id"] for row in rows]
 
 
-async def done_last(connection: Connection, tenant: str, experiment_id: str) -> Done | None:
-    """What was done to an experiment last."""
-    row = await connection.fetchrow(_DONE, tenant, experiment_id)
+async def step_to(connection: Connection, tenant: str, experiment_id: str, stage: str) -> Done | None:
+    """The newest step that brought an experiment to this stage; None if it ended because its alias was changed."""
+    row = await connection.fetchrow(_DONE, tenant, experiment_id, stage, _STEPS)
     return Done(row["actor"], row["action"], json.loads(row["detail"])) if row else None
 
 
@@ -132,6 +133,17 @@ async def newest(db: Database, experiment_id: str) -> Look | None:
             "SELECT at, word, verdict FROM evaluations WHERE experiment = $1 AND verdict IS NOT NULL", experiment_id
         )
     return _look(row) if row else None
+
+
+async def words(db: Database, tenant: str) -> dict[str, str]:
+    """The newest word on each of a tenant's experiments, by its id."""
+    async with db.transaction(picture=True) as connection:
+        rows = await connection.fetch(
+            "SELECT v.experiment, v.word FROM evaluations v JOIN experiments e ON e.id = v.experiment"
+            " WHERE e.tenant = $1 AND v.verdict IS NOT NULL",
+            tenant,
+        )
+    return {row["experiment"]: row["word"] for row in rows}
 
 
 async def history(db: Database, experiment_id: str, limit: int) -> list[Look]:
