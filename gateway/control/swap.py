@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from adapters.ref import AdapterRef
 from adapters.store import AdapterStore
+from gateway.control.layers import require_disjoint
 from gateway.control.names import unknown_adapter
 from gateway.control.shelf import in_store
 from gateway.domain import SHADOW, Adapter, Alias, Swapped, WorkerReport
@@ -48,7 +49,8 @@ _Failure = tuple[str, str, str]
 @dataclass(frozen=True, slots=True)
 class Move:
     """What a swap is to do: `before` (None: there is no such alias yet) becomes `after`, because of `reason`
-    ("set", "promote", "rollback", "experiment", "shadow"). `experiment` is the one that begins with it.
+    ("set", "promote", "rollback", "shadow"; "experiment …" for a step of one, which brings the `experiment` as it is
+    from then on, and a `note` for the audit).
     """
 
     before: Alias | None
@@ -56,21 +58,33 @@ class Move:
     actor: str
     reason: str
     experiment: Experiment | None = None
+    note: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def refs(self) -> frozenset[AdapterRef]:
-        """The versions that `after` sends traffic to, or clients may name; of a shadow, its candidate alone.
+        """The versions that `after` sends traffic to, or clients may name; of a shadow, its candidate alone; of a step
+        of an experiment, what was not so before: users are taken off a candidate without a question to the engine.
 
         A candidate that could not be loaded any more must not hold up what the alias serves, nor the other way round.
         """
         if self.reason == SHADOW:
-            shadow = self.after.shadow
-            return frozenset((shadow.ref,)) if shadow is not None and shadow.ref is not None else frozenset()
+            return _mirrored(self.after)
+        if self.experiment is not None:
+            mirrored = _mirrored(self.after) - _mirrored(self.before)
+            return _served(self.after) - _served(self.before) | mirrored
         return frozenset(variant.ref for variant in self.after.variants if variant.ref is not None)
 
     @property
-    def subject(self) -> str:
-        return self.after.name
+    def told(self) -> tuple[str, str, dict[str, Any]]:
+        """Action, subject and detail of its audit row."""
+        after, detail = self.after, {"revision": self.after.revision}
+        if self.experiment is not None:
+            about = {"alias": after.name, "stage": self.experiment.stage.value}
+            return self.reason.replace(" ", "."), self.experiment.id, {**about, **detail, **self.note}
+        if self.reason == SHADOW:
+            shadow = None if after.shadow is None else aliases.shadow_to_row(after.shadow)
+            return f"alias.{self.reason}", after.name, {**detail, "shadow": shadow}
+        return f"alias.{self.reason}", after.name, {**detail, "variants": aliases.variants_to_rows(after.variants)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +177,7 @@ class Swaps:
     async def _announce(self, prepared: Prepared) -> int:
         move, db = prepared.move, self._db
         assert prepared.id is not None
-        async with change(db, "swap.prepare", move.subject, tenant=move.after.tenant, actor=move.actor) as new:
+        async with change(db, "swap.prepare", move.after.name, tenant=move.after.tenant, actor=move.actor) as new:
             new.detail["refs"] = sorted(map(str, move.refs))
             await _require_usable(new.connection, move.refs)
             seconds = self._prepare_seconds + SPARE_SECONDS
@@ -172,18 +186,20 @@ class Swaps:
 
     async def _commit(self, prepared: Prepared) -> int:
         move, after = prepared.move, prepared.move.after
-        async with change(self._db, f"alias.{move.reason}", after.name, tenant=after.tenant, actor=move.actor) as new:
-            new.detail.update(revision=after.revision, **_moved(move))
+        action, subject, detail = move.told
+        async with change(self._db, action, subject, tenant=after.tenant, actor=move.actor) as new:
+            new.detail |= detail
             if await aliases.find(new.connection, after.tenant, after.name) != move.before:
                 raise Conflict(f"The alias `{after.name}` was changed meanwhile.", remedy="Look at it, and try again.")
             await _require_usable(new.connection, move.refs)
             if prepared.id is not None and not await preparations.remove(new.connection, prepared.id):
                 raise Conflict("The preparation ran out before the commit.", remedy="Try again.")
-            if move.before and move.before.experiment not in (None, after.experiment):
+            if move.experiment is not None:
+                await require_disjoint(new.connection, move.experiment)
+                await experiments.put(new.connection, move.experiment)
+            elif move.before and move.before.experiment not in (None, after.experiment):
                 why = f"the alias was changed ({move.reason})"
                 await experiments.end(new.connection, move.before.experiment, Stage.STOPPED, reason=why)
-            if move.experiment is not None:
-                await experiments.put(new.connection, move.experiment)
             await aliases.put(new.connection, after, actor=move.actor, reason=move.reason)
         return new.version
 
@@ -194,7 +210,7 @@ class Swaps:
         move = prepared.move
         with suppress(Unavailable, _NothingLeft):
             async with change(
-                self._db, "swap.abandon", move.subject, tenant=move.after.tenant, actor=move.actor
+                self._db, "swap.abandon", move.after.name, tenant=move.after.tenant, actor=move.actor
             ) as new:
                 if not await preparations.remove(new.connection, prepared.id):
                     raise _NothingLeft
@@ -210,12 +226,17 @@ class Swaps:
             await news.wait(POLL_SECONDS)
 
 
-def _moved(move: Move) -> dict[str, Any]:
-    """What the audit says of it."""
-    if move.reason == SHADOW:
-        shadow = move.after.shadow
-        return {"shadow": None if shadow is None else aliases.shadow_to_row(shadow)}
-    return {"variants": aliases.variants_to_rows(move.after.variants)}
+def _served(alias: Alias | None) -> frozenset[AdapterRef]:
+    """What an alias sends traffic to now: while an experiment is paused, or has no users yet, its control alone."""
+    if alias is None:
+        return frozenset()
+    idle = alias.experiment is not None and alias.split is None
+    return frozenset(one.ref for one in alias.variants[: 1 if idle else None] if one.ref is not None)
+
+
+def _mirrored(alias: Alias | None) -> frozenset[AdapterRef]:
+    shadow = alias.shadow if alias is not None else None
+    return frozenset((shadow.ref,)) if shadow is not None and shadow.ref is not None else frozenset()
 
 
 class _NothingLeft(Exception):

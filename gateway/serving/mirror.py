@@ -13,10 +13,10 @@ from adapters.ref import AdapterRef
 from gateway.domain import BASE, SHADOW, Alias, ApiKey, Assignment, Inference, Reason, Shadow, Tenant
 from gateway.errors import EngineTimeout, GatewayError
 from gateway.identity import cache_salt, new_inference_id, unit_of
+from gateway.serving.dealing import share
 from gateway.serving.endpoints import Endpoint
 from gateway.serving.exchange import MOST_KEPT
 from gateway.serving.request import Request
-from gateway.serving.routing import share
 from gateway.snapshot import Snapshot
 
 _OPERATIONS = frozenset(("chat", "text_completion"))

@@ -7,7 +7,6 @@ are versions that their gate refused or has not decided about, except for who ev
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
@@ -15,32 +14,29 @@ from dataclasses import dataclass, replace
 
 from adapters.errors import InvalidRef
 from adapters.ref import AdapterRef
-from gateway.domain import BASE, Adapter, Alias, Assignment, Fallback, Reason, Tenant, Variant
+from gateway.domain import BASE, Adapter, Alias, Assignment, Fallback, Reason, Tenant, Unit
 from gateway.errors import ModelNotFound, Unavailable
+from gateway.serving.dealing import Dealing, assignment, share
 from gateway.snapshot import Snapshot
 
 EPISODE_SECONDS = 3600.0
 EPISODES = 50_000
 """At about 0.5 kB each, the memory of one worker for conversations stays near 25 MB."""
 
-
-def share(salt: str, tenant: str, targeting_key: str) -> float:
-    """Where in [0, 1] a targeting key falls: the same for ever under one salt, and unrelated under another."""
-    digest = hashlib.sha256(f"{salt}:{tenant}:{targeting_key}".encode("utf-8", "surrogatepass")).digest()
-    return int.from_bytes(digest[:8], "big") / 2**64
-
-
 Arm = tuple[float, Assignment]
 
-_compiled: dict[int, tuple[Alias, tuple[Arm, ...]]] = {}
+_compiled: dict[int, tuple[Alias, tuple[Arm, ...], Dealing | None]] = {}
 _MOST_COMPILED = 10_000
 
 
 def arms(alias: Alias) -> tuple[Arm, ...]:
-    """The variants that receive traffic, each with the end of its stretch of [0, 1] and what it comes to.
+    """The variants that receive traffic outside of an experiment, each with the end of its stretch of [0, 1] and what
+    it comes to. While an experiment is paused, or has not come to users yet, that is its control.
 
     The stretches follow the order of the variants, so that moving weight between two neighbours moves those users only.
     """
+    if alias.experiment is not None:
+        return ((1.0, assignment(alias, alias.variants[0], Reason.STATIC, 1.0)),)
     total = sum(variant.weight for variant in alias.variants)
     found, reached = [], 0.0
     for variant in alias.variants:
@@ -48,35 +44,48 @@ def arms(alias: Alias) -> tuple[Arm, ...]:
             reached += variant.weight
             propensity = variant.weight / total
             reason = Reason.SPLIT if propensity < 1 else Reason.STATIC
-            found.append(
-                (reached / total, _assignment(alias, variant, reason, propensity, experiment=alias.experiment))
-            )
+            found.append((reached / total, assignment(alias, variant, reason, propensity)))
     return tuple(found)
 
 
-def _arms(alias: Alias) -> tuple[Arm, ...]:
-    """`arms`, worked out once per alias object: a snapshot's aliases never change, and a new snapshot has new ones."""
-    known = _compiled.get(id(alias))
-    if known is None or known[0] is not alias:
-        if len(_compiled) >= _MOST_COMPILED:
-            _compiled.clear()
-        known = _compiled[id(alias)] = (alias, arms(alias))
-    if not known[1]:
-        raise Unavailable("No variant of this model receives traffic.", remedy="Give one a weight above 0.")
-    return known[1]
+def _compile(alias: Alias) -> tuple[Alias, tuple[Arm, ...], Dealing | None]:
+    """Done once per alias object: a snapshot's aliases never change, and a new snapshot has new ones."""
+    if len(_compiled) >= _MOST_COMPILED:
+        _compiled.clear()
+    known = (alias, arms(alias), None) if alias.split is None else (alias, (), Dealing(alias, alias.split))
+    _compiled[id(alias)] = known
+    return known
 
 
-def assign(snapshot: Snapshot, tenant: Tenant, model: str, targeting_key: str) -> Assignment:
-    """Decide by the snapshot alone. Raises `ModelNotFound`."""
+def assign(
+    snapshot: Snapshot,
+    tenant: Tenant,
+    model: str,
+    targeting_key: str,
+    episode: str | None = None,
+    inference_id: str = "",
+) -> Assignment:
+    """Decide by the snapshot alone. Raises `ModelNotFound`.
+
+    `episode` and `inference_id` matter where an experiment deals those out; a unit that is not known is its targeting
+    key.
+    """
     alias = snapshot.aliases.get((tenant.name, model))
     if alias is not None:
-        arms = _arms(alias)
+        known = _compiled.get(id(alias))
+        if known is None or known[0] is not alias:
+            known = _compile(alias)
+        arms = known[1]
         if len(arms) == 1:
             return arms[0][1]
+        if not arms:
+            if known[2] is None:
+                raise Unavailable("No variant of this model receives traffic.", remedy="Give one a weight above 0.")
+            return known[2].draw(snapshot.secret, tenant.name, targeting_key, episode, inference_id)
         at = share(alias.salt, tenant.name, targeting_key)
-        for end, assignment in arms:
+        for end, drawn in arms:
             if at < end:
-                return assignment
+                return drawn
         return arms[-1][1]  # rounding can leave a key a hair beyond the last stretch
     if tenant.allow_pinning:
         if model == BASE or (tenant.evaluates and model == snapshot.base_model):
@@ -88,22 +97,22 @@ def assign(snapshot: Snapshot, tenant: Tenant, model: str, targeting_key: str) -
     raise ModelNotFound(model)
 
 
-def instead_of(snapshot: Snapshot, tenant: Tenant, assignment: Assignment) -> AdapterRef | None:
+def instead_of(snapshot: Snapshot, tenant: Tenant, assigned: Assignment) -> AdapterRef | None:
     """What the fallback policy serves instead of an assignment that cannot be served (`None`: the base model).
 
     Raises `LookupError` when the policy is to fail, when the client named the version itself, or when there is nothing
     to fall back to.
     """
-    alias = snapshot.aliases.get((tenant.name, assignment.alias))
-    if alias is None or assignment.reason is Reason.TARGETING_MATCH or alias.fallback is Fallback.ERROR:
+    alias = snapshot.aliases.get((tenant.name, assigned.alias))
+    if alias is None or assigned.reason is Reason.TARGETING_MATCH or alias.fallback is Fallback.ERROR:
         raise LookupError
     if alias.fallback is Fallback.BASE:
         return None
     before = alias.previous or ()
-    same = next((v for v in before if v.name == assignment.variant), None) or max(
+    same = next((v for v in before if v.name == assigned.variant), None) or max(
         before, key=lambda v: v.weight, default=None
     )
-    if same is None or same.ref == assignment.ref:
+    if same is None or same.ref == assigned.ref:
         raise LookupError
     return same.ref
 
@@ -128,12 +137,6 @@ def _nameable(adapter: Adapter, tenant: Tenant) -> bool:
     return not adapter.retired if tenant.evaluates else adapter.servable
 
 
-def _assignment(
-    alias: Alias, variant: Variant, reason: Reason, propensity: float, *, experiment: str | None
-) -> Assignment:
-    return Assignment(alias.name, alias.revision, variant.name, variant.ref, reason, propensity, experiment)
-
-
 def _version(snapshot: Snapshot, tenant: Tenant, model: str) -> Assignment:
     try:
         ref = AdapterRef.parse(model if "/" in model else f"{tenant.name}/{model}")
@@ -151,14 +154,17 @@ def _variant(snapshot: Snapshot, tenant: Tenant, model: str) -> Assignment:
     for variant in alias.variants if alias else ():
         if alias and variant.name == wanted:
             # Who names a variant takes no part in the experiment: nothing was drawn.
-            return _assignment(alias, variant, Reason.TARGETING_MATCH, 1.0, experiment=None)
+            return assignment(alias, variant, Reason.TARGETING_MATCH, 1.0)
     raise ModelNotFound(model)
 
 
 @dataclass(frozen=True, slots=True)
 class _Stay:
+    """`on_trial`: what it began with was a candidate of its experiment, which serves only while that one runs."""
+
     assignment: Assignment
     until: float
+    on_trial: bool
 
 
 class Episodes:
@@ -185,20 +191,35 @@ class Episodes:
         """The assignment the episode began with if it can still be served, else `fresh`, which is then remembered."""
         if fresh.reason is Reason.TARGETING_MATCH:
             return fresh
+        alias = snapshot.aliases.get((tenant.name, fresh.alias))
+        if alias is not None and alias.split is not None and alias.split.unit is Unit.INFERENCE:
+            return fresh  # each request is drawn for itself: that was the choice
         key, now = (tenant.name, fresh.alias, episode), self._clock()
         stay = self._stays.pop(key, None)
-        if stay is None or now >= stay.until or not servable(snapshot, stay.assignment.ref):
-            stay = _Stay(fresh, now + self._seconds)
+        stay = _still(stay, alias) if stay is not None and now < stay.until else None
+        if stay is None or not servable(snapshot, stay.assignment.ref):
+            on_trial = alias is not None and fresh.experiment is not None and fresh.variant != alias.variants[0].name
+            stay = _Stay(fresh, now + self._seconds, on_trial)
         self._stays[key] = stay  # at the young end; its time still counts from its beginning
         if len(self._stays) > self._capacity:
             self._stays.popitem(last=False)
         began = stay.assignment
-        if began.ref == fresh.ref and began.variant == fresh.variant:
-            return fresh
-        # An experiment that ended, or one that began later, must not count this answer as its own.
+        # An experiment that ended, or one that began later, must not count this answer as its own. It must not even if
+        # the variant happens to be the same: the arms would gain their users at different times.
         experiment = began.experiment if began.experiment == fresh.experiment else None
+        if began.ref == fresh.ref and began.variant == fresh.variant:
+            return fresh if experiment == fresh.experiment else replace(fresh, experiment=None)
         return replace(began, reason=Reason.CACHED, experiment=experiment)
 
     def forget(self, tenant: Tenant, alias: str, episode: str) -> None:
         """Let an episode begin anew: the version it was on cannot be served."""
         self._stays.pop((tenant.name, alias, episode), None)
+
+
+def _still(stay: _Stay, alias: Alias | None) -> _Stay | None:
+    """What is left of a stay: when its experiment is over or paused, a candidate's is, and a control's goes on outside
+    of it."""
+    began = stay.assignment.experiment
+    if began is None or alias is None or (alias.split is not None and alias.experiment == began):
+        return stay
+    return None if stay.on_trial else replace(stay, assignment=replace(stay.assignment, experiment=None))

@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from adapters.ref import AdapterRef
-from gateway.domain import Alias, Fallback, Shadow, Variant
+from gateway.domain import Alias, Fallback, Shadow, Split, Unit, Variant
 from gateway.store.database import Connection
 
-_SELECT = "SELECT tenant, name, revision, variants, salt, previous, fallback, experiment, shadow FROM aliases"
+# How users are dealt out is the running experiment's, which may be paused.
+_SELECT = """
+SELECT a.tenant, a.name, a.revision, a.variants, a.salt, a.previous, a.fallback, a.experiment, a.shadow,
+       CASE WHEN NOT e.paused THEN e.split END AS split
+FROM aliases a LEFT JOIN experiments e ON e.id = a.experiment
+"""
 
 
 async def find(connection: Connection, tenant: str, name: str) -> Alias | None:
-    row = await connection.fetchrow(f"{_SELECT} WHERE tenant = $1 AND name = $2", tenant, name)
+    row = await connection.fetchrow(f"{_SELECT} WHERE a.tenant = $1 AND a.name = $2", tenant, name)
     return _alias(row) if row else None
 
 
 async def of_tenant(connection: Connection, tenant: str) -> list[Alias]:
-    return [_alias(row) for row in await connection.fetch(f"{_SELECT} WHERE tenant = $1 ORDER BY name", tenant)]
+    return [_alias(row) for row in await connection.fetch(f"{_SELECT} WHERE a.tenant = $1 ORDER BY a.name", tenant)]
 
 
 async def every(connection: Connection) -> list[Alias]:
@@ -33,7 +39,8 @@ async def referring(connection: Connection, ref: AdapterRef) -> list[str]:
 
 
 async def put(connection: Connection, alias: Alias, *, actor: str, reason: str) -> None:
-    """Make `alias` the newest revision, and keep it in the history with who made it and why."""
+    """Make `alias` the newest revision, and keep it in the history with who made it and why. Its split is its
+    experiment's to write."""
     variants = variants_to_json(alias.variants)
     shadow = None if alias.shadow is None else json.dumps(shadow_to_row(alias.shadow))
     await connection.execute(
@@ -86,6 +93,25 @@ def variants_from_json(text: str) -> tuple[Variant, ...]:
     )
 
 
+def split_to_json(split: Split | None) -> str | None:
+    """The JSON text of an experiment's column `split`."""
+    return None if split is None else json.dumps(asdict(split))
+
+
+def split_from_json(text: str | None) -> Split | None:
+    """The inverse of `split_to_json`."""
+    if text is None:
+        return None
+    row = json.loads(text)
+    return Split(
+        unit=Unit(row["unit"]),
+        salt=row["salt"],
+        stretches=tuple((low, high) for low, high in row["stretches"]),
+        buckets=tuple((end, variant) for end, variant in row["buckets"]),
+        overrides=row["overrides"],
+    )
+
+
 def shadow_to_row(shadow: Shadow) -> dict[str, Any]:
     """As it is stored."""
     return {"ref": None if shadow.ref is None else str(shadow.ref), "share": shadow.share}
@@ -112,5 +138,6 @@ def _alias(row: Connection) -> Alias:
         previous=None if row["previous"] is None else variants_from_json(row["previous"]),
         fallback=Fallback(row["fallback"]),
         experiment=row["experiment"],
+        split=split_from_json(row["split"]),
         shadow=_shadow(row["shadow"]),
     )

@@ -7,9 +7,9 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
-from gateway.domain import Split, Unit
+from gateway.domain import Unit
 from gateway.experiment import Allocation, By, Epoch, Experiment, Guardrail, Plan, Stage
-from gateway.store.aliases import variants_from_json, variants_to_json
+from gateway.store.aliases import split_from_json, split_to_json, variants_from_json, variants_to_json
 from gateway.store.database import Connection
 
 _COLUMNS = (
@@ -41,7 +41,7 @@ async def put(connection: Connection, experiment: Experiment) -> None:
         experiment.hypothesis,
         experiment.owner,
         experiment.paused,
-        None if experiment.split is None else json.dumps(asdict(experiment.split)),
+        split_to_json(experiment.split),
         json.dumps([{**asdict(epoch), "since": epoch.since.isoformat()} for epoch in experiment.epochs]),
         experiment.ended_at,
         experiment.end_reason,
@@ -51,7 +51,7 @@ async def put(connection: Connection, experiment: Experiment) -> None:
 async def end(connection: Connection, experiment_id: str, stage: Stage, *, reason: str) -> None:
     """Nothing happens to one that has ended."""
     await connection.execute(
-        "UPDATE experiments SET stage = $2, ended_at = now(), end_reason = $3, paused = false"
+        "UPDATE experiments SET stage = $2, ended_at = now(), end_reason = $3, paused = false, split = NULL"
         " WHERE id = $1 AND ended_at IS NULL",
         experiment_id,
         stage.value,
@@ -75,18 +75,12 @@ async def running(connection: Connection) -> list[Experiment]:
     return [_experiment(row) for row in await connection.fetch(f"{_SELECT} WHERE ended_at IS NULL ORDER BY id")]
 
 
-def split_from_json(text: str | None) -> Split | None:
-    """The inverse of what the column `split` holds."""
-    if text is None:
-        return None
-    row = json.loads(text)
-    return Split(
-        unit=Unit(row["unit"]),
-        salt=row["salt"],
-        stretches=tuple((low, high) for low, high in row["stretches"]),
-        buckets=tuple((end, variant) for end, variant in row["buckets"]),
-        overrides=row["overrides"],
+async def of_layer(connection: Connection, tenant: str, layer: str) -> list[Experiment]:
+    """Those that hold a part of it, or may come to: all that have not ended."""
+    rows = await connection.fetch(
+        f"{_SELECT} WHERE tenant = $1 AND layer = $2 AND ended_at IS NULL ORDER BY id", tenant, layer
     )
+    return [_experiment(row) for row in rows]
 
 
 def _plan(text: str) -> Plan:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gateway.snapshot import Snapshot
 from gateway.store import adapters, aliases, keys, metrics, preparations, tenants
-from gateway.store.database import Database
+from gateway.store.database import Connection, Database
 
 
 async def read_snapshot(db: Database) -> Snapshot:
@@ -23,6 +23,11 @@ async def read_snapshot(db: Database) -> Snapshot:
             metrics={(metric.tenant, metric.name): metric for metric in await metrics.every(connection)},
             preparing=await preparations.refs(connection),
         )
+
+
+async def read_secret(connection: Connection) -> bytes:
+    """The installation's own key, which names units and layers."""
+    return bytes(await connection.fetchval("SELECT secret FROM control_state"))
 
 
 async def read_version(db: Database) -> int:

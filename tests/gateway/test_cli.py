@@ -110,7 +110,7 @@ async def test_the_loops_commands_from_directory_to_rollback(shell: Shell, tmp_p
     await _watch(shell, experiment)
 
     assert "tuned=1:acme/support@2" in await shell.says("aliases", "promote", "acme", "support", "support@2")
-    assert "tuned=1:acme/support@1" in await shell.says("aliases", "rollback", "acme", "support")
+    assert "base=1:base" in await shell.says("aliases", "rollback", "acme", "support")
     assert (await shell.says("aliases", "list", "acme")).startswith("support\t")
     await _look(shell, tmp_path)
 

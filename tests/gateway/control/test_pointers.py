@@ -143,7 +143,8 @@ async def test_an_experiment_freezes_variants_and_deals_users_out_anew(rooms: Ro
     assert (stopped.status, stopped.end_reason, stopped.variants) == ("stopped", "enough", tuple(arms))
     assert await rooms.experiments.stop(made.id, reason="again", actor=ME) == stopped
     alone = await rooms.aliases.get("acme", "support")
-    assert (alone.experiment, alone.variants, alone.salt) == (None, tuple(arms), after.salt)
+    assert (alone.experiment, alone.variants, alone.salt) == (None, (arms[0],), after.salt)
+    assert alone.previous is None  # the arms are nothing to go back to
 
 
 async def test_an_experiment_may_bring_its_own_variants(rooms: Rooms) -> None:

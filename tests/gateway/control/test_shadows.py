@@ -57,7 +57,7 @@ async def test_who_gets_what_stays_as_it_was_and_the_history_tells_of_it(rooms: 
     mirror = '{"ref": "acme/support@2", "share": 0.25}'
     assert (await history(rooms))[2:] == [
         (3, "shadow", "ann", mirror),
-        (4, "experiment stopped", ME, mirror),
+        (4, "experiment stop", ME, mirror),
         (5, "shadow", "bob", None),
     ]
     told = [one for one in await audit.entries(rooms.db, "acme", 100) if one.action == "alias.shadow"]

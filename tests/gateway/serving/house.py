@@ -24,7 +24,8 @@ import openai
 import uvicorn
 
 from adapters.ref import AdapterRef
-from gateway.domain import Adapter, Alias, ApiKey, Inference, Scope, Tenant, Variant
+from gateway.control.buckets import dealt
+from gateway.domain import Adapter, Alias, ApiKey, Inference, Scope, Split, Tenant, Unit, Variant
 from gateway.engine import fake
 from gateway.engine.client import HttpEngine
 from gateway.engine.fake_engine import Options
@@ -57,9 +58,14 @@ def adapter(text: str, **changes: Any) -> Adapter:
 
 
 def alias(tenant: str, name: str, *variants: tuple[str, float, str | None], **more: Any) -> Alias:
-    """`variants` are (name, weight, ref or None for the base model)."""
+    """`variants` are (name, weight, ref or None for the base model). An `experiment` deals out everybody by the weights
+    unless a `split` says otherwise."""
     arms = tuple(Variant(arm, weight, ref(what) if what else None) for arm, weight, what in variants)
-    return Alias(tenant, name, more.pop("revision", 1), arms, more.pop("salt", f"{tenant}:{name}"), **more)
+    salt = more.pop("salt", f"{tenant}:{name}")
+    if more.get("experiment") is not None and "split" not in more:
+        buckets = dealt({arm.name: arm.weight for arm in arms})
+        more["split"] = Split(Unit.TARGETING_KEY, salt, ((0.0, 1.0),), buckets)
+    return Alias(tenant, name, more.pop("revision", 1), arms, salt, **more)
 
 
 def picture(

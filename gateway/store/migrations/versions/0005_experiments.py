@@ -2,7 +2,7 @@
 
 `plan` is a jsonb object of what was decided before the first look, `split` what routing sees (null: no
 user takes part yet), `epochs` its times of equal weights, the oldest first. A running experiment of before is at the
-stage `experiment`, with its metric as the primary one.
+stage `experiment`, with its metric as the primary one; all users take part, and each stays on the variant they had.
 """
 
 from alembic import op
@@ -32,6 +32,27 @@ ALTER TABLE experiments
     """
 UPDATE experiments SET stage = CASE status WHEN 'running' THEN 'experiment' ELSE 'stopped' END,
     plan = CASE WHEN metric IS NULL THEN '{}' ELSE jsonb_build_object('primary', metric) END
+""",
+    """
+UPDATE experiments e SET epochs = jsonb_build_array(jsonb_build_object(
+    'revision', coalesce((SELECT min(revision) FROM alias_revisions r
+                          WHERE r.tenant = e.tenant AND r.alias = e.alias AND r.experiment = e.id), 1),
+    'since', started_at,
+    'weights', (SELECT jsonb_agg(v -> 'weight' ORDER BY n) FROM jsonb_array_elements(variants) WITH ORDINALITY t (v, n))
+))
+""",
+    """
+UPDATE experiments e SET split = jsonb_build_object(
+    'unit', 'targeting_key', 'salt', a.salt, 'stretches', '[[0, 1]]'::jsonb, 'overrides', '{}'::jsonb,
+    'buckets', (
+        SELECT jsonb_agg(jsonb_build_array(reached / total, name) ORDER BY n) FROM (
+            SELECT v ->> 'name' AS name, n, (v ->> 'weight')::float8 AS weight,
+                   sum((v ->> 'weight')::float8) OVER (ORDER BY n) AS reached,
+                   sum((v ->> 'weight')::float8) OVER () AS total
+            FROM jsonb_array_elements(e.variants) WITH ORDINALITY t (v, n)
+        ) AS arms WHERE weight > 0
+    )
+) FROM aliases a WHERE a.experiment = e.id AND e.stage = 'experiment'
 """,
     "DROP INDEX one_running_experiment",
     "ALTER TABLE experiments DROP COLUMN status, DROP COLUMN metric",
