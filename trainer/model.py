@@ -21,8 +21,6 @@ from trainer.precision import Format, halve_linear_layers
 from trainer.settings.training import LoraSettings
 from trainer.tokens import tokenizer_of
 
-IGNORED = -100
-
 
 def _fp32(_config: Any, _device: str) -> Format:
     return "fp32"
@@ -114,19 +112,19 @@ def with_lora(loaded: Loaded, settings: LoraSettings) -> Any:
 
 
 def supervised_loss(model: Any, inputs: dict[str, Any]) -> tuple[torch.Tensor, int]:
-    """Σ weight · negative log-likelihood (nats) over the supervised tokens, and how many those are.
+    """Σ weight · negative log-likelihood (nats) over the supervised tokens, and how many those are. `inputs` are as
+    `trainer.tokens.Collate` makes them.
 
     The head is computed at the supervised positions only: with a vocabulary of tens of thousands it costs as much as
     the layers, and TRL off a GPU spends it on every position (FACTS §8: twice the tokens a second, equal losses).
     """
-    labels, weights = inputs["labels"], inputs["weights"]
-    passed = {key: value for key, value in inputs.items() if key not in ("labels", "weights")}
-    supervised = labels[:, 1:] != IGNORED
-    kept = supervised.any(dim=0).nonzero()[:, 0]  # a position's logits predict the next token
-    logits = model(**passed, use_cache=False, logits_to_keep=kept).logits
-    here = supervised[:, kept]
-    losses = torch.nn.functional.cross_entropy(logits[here].float(), labels[:, 1:][:, kept][here], reduction="none")
-    return (losses * weights[:, 1:][:, kept][here]).sum(), int(here.sum())
+    labels, at = inputs["labels"], inputs["at"]
+    passed = {key: value for key, value in inputs.items() if key not in ("at", "labels", "weights")}
+    width = passed["input_ids"].shape[1]
+    columns, which = (at % width).unique(return_inverse=True)
+    logits = model(**passed, use_cache=False, logits_to_keep=columns).logits
+    losses = torch.nn.functional.cross_entropy(logits[at // width, which].float(), labels, reduction="none")
+    return (losses * inputs["weights"]).sum(), len(labels)
 
 
 def save_adapter(model: Any, directory: Path) -> None:

@@ -1,9 +1,7 @@
-"""Rows that begin alike, as one sequence in which a beginning is computed once; their completions' log-probabilities.
+"""Log-probabilities of the completions in a batch of preferences, each prompt computed once (trainer/tree.py).
 
-A batch of preferences repeats itself: the system prompt is in every row, a prompt is in its chosen and its rejected row
-(for KTO, in the row and in its mismatched one). Here a batch's rows become a tree of tokens. The model gets the tree as
-one sequence with a mask by which a token sees those before it in its own rows and no other, so that every logit is what
-the row alone would give (tests/trainer/test_preference.py). It knows no losses, and nothing of where rows come from.
+A prompt is in its chosen and its rejected row, and for KTO in the row and in its mismatched one. It knows no losses,
+and nothing of where rows come from.
 """
 
 from __future__ import annotations
@@ -18,52 +16,10 @@ from trl.trainer.utils import FusedCausalLMOutput
 from adapters.examples import Example
 from trainer.settings.data import DataSettings
 from trainer.tokens import IGNORED, render
-
-_WIDEST = 2048
-"""The mask of a tree is as long as wide: beyond this many tokens a batch is computed as several trees."""
+from trainer.tree import WIDEST, Tree
 
 
-@dataclass(frozen=True, slots=True)
-class Tree:
-    """`ids[n]` is node n's token, `parents[n]` the node before it (-1: none); `paths[r]` are row r's nodes."""
-
-    ids: list[int]
-    parents: list[int]
-    positions: list[int]
-    paths: list[list[int]]
-
-    @classmethod
-    def of(cls, rows: Sequence[Sequence[int]]) -> Tree:
-        """The tree of some rows of token ids. Parents come before their children."""
-        found = cls([], [], [], [])
-        known: dict[tuple[int, int], int] = {}
-        for row in rows:
-            node, path = -1, []
-            for position, token in enumerate(row):
-                parent, node = node, known.setdefault((node, token), len(found.ids))
-                if node == len(found.ids):
-                    found.ids.append(token)
-                    found.parents.append(parent)
-                    found.positions.append(position)
-                path.append(node)
-            found.paths.append(path)
-        return found
-
-    def inputs(self, device: torch.device) -> dict[str, torch.Tensor]:
-        """`input_ids` and `position_ids` of (1, nodes), and the `attention_mask` of (1, 1, nodes, nodes), boolean."""
-        seen = torch.eye(len(self.ids), dtype=torch.bool)
-        for node, parent in enumerate(self.parents):
-            if parent >= 0:
-                seen[node] |= seen[parent]
-        inputs = {
-            "input_ids": torch.tensor([self.ids]),
-            "position_ids": torch.tensor([self.positions]),
-            "attention_mask": seen[None, None],
-        }
-        return {key: value.to(device) for key, value in inputs.items()}
-
-
-def scores(model: Any, inputs: dict[str, torch.Tensor], *, widest: int = _WIDEST) -> FusedCausalLMOutput:
+def scores(model: Any, inputs: dict[str, torch.Tensor], *, widest: int = WIDEST) -> FusedCausalLMOutput:
     """What TRL's fused head says of padded rows, by way of trees; the head is computed where a completion is predicted.
 
     `inputs` are `input_ids`, `attention_mask` and `completion_mask`, (rows, longest), as TRL's collators make them: the
@@ -105,7 +61,8 @@ def _judged(
 ) -> tuple[torch.Tensor, ...]:
     """Log-probability, entropy, mean logit and whether it is the likeliest, of each token predicted at each node."""
     nodes, which = torch.tensor(predicting, device=device).unique(return_inverse=True)
-    logits = model(**tree.inputs(device), use_cache=False, logits_to_keep=nodes).logits[0].float()
+    inputs = {key: value.to(device) for key, value in tree.inputs().items()}
+    logits = model(**inputs, use_cache=False, logits_to_keep=nodes).logits[0].float()
     labels = torch.tensor(predicted, device=device)
     log_probs = logits.log_softmax(dim=-1)
     with torch.no_grad():

@@ -3,9 +3,8 @@
 A row is the prompt rendered by the served chat template (up to where the answer begins), then the completion and the
 token that ends a turn. Only the latter two are supervised. An engine given the same prompt starts from the same ids.
 
-On a CPU rows of a batch are laid one after another in a single sequence, behind the beginning that all of them share
-(system prompt and template): it is computed once, and nothing is padded. A mask lets each row see that beginning and
-itself only, so that every logit is what the row alone would give (tests/trainer/test_batches.py).
+On a CPU a batch's rows are laid out in a single sequence (trainer/tree.py): what rows begin with alike (system prompt
+and template) is computed once, and nothing is padded.
 """
 
 from __future__ import annotations
@@ -20,10 +19,9 @@ from transformers import AutoTokenizer
 from adapters.examples import Example
 from trainer.config import RunSettings
 from trainer.errors import InvalidConfig
+from trainer.tree import WIDEST, Tree
 
 IGNORED = -100
-_WIDEST = 2048
-"""The mask of a laid-out batch is as long as wide: beyond this many tokens it costs more than padding does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +110,10 @@ def _turn_end(tokenizer: Any) -> list[int]:
 class Collate:
     """A batch of rows as the model's inputs, in one sequence if `packed` (see the top), else padded on the right.
 
-    Returns `input_ids`, `labels`, `weights` and `attention_mask`, and `position_ids` if in one sequence: tensors of
-    (1, tokens) or (rows, longest); the mask is then (1, 1, tokens, tokens) boolean or (rows, longest).
+    Returns `input_ids` and `attention_mask`, and `position_ids` if in one sequence: tensors of (1, tokens) or
+    (rows, longest); the mask is then (1, 1, tokens, tokens) boolean or (rows, longest). And of each supervised token,
+    in tensors of (supervised,): its id (`labels`), its row's weight (`weights`), and in `at` the place that predicts
+    it, counted row by row through `input_ids`.
     """
 
     def __init__(self, *, packed: bool, pad_id: int) -> None:
@@ -122,49 +122,25 @@ class Collate:
 
     def __call__(self, batch: Sequence[Any]) -> dict[str, torch.Tensor]:
         rows = [row if isinstance(row, Row) else Row(row["input_ids"], row["labels"], row["weight"]) for row in batch]
-        shared = _shared(rows)
-        if self.packed and shared + sum(len(row.ids) - shared for row in rows) <= _WIDEST:
-            return _in_one_sequence(rows, shared)
-        return _padded(rows, self.pad_id)
+        tree = Tree.of([row.ids for row in rows]) if self.packed else None
+        if tree is not None and len(tree.ids) <= WIDEST:
+            return {**tree.inputs(), **_predicted(rows, tree.paths)}
+        longest = max(len(row.ids) for row in rows)
+        lack = [longest - len(row.ids) for row in rows]
+        return {
+            "input_ids": torch.tensor([row.ids + [self.pad_id] * n for row, n in zip(rows, lack, strict=True)]),
+            "attention_mask": torch.tensor([[1] * len(row.ids) + [0] * n for row, n in zip(rows, lack, strict=True)]),
+            **_predicted(rows, [range(n * longest, (n + 1) * longest) for n in range(len(rows))]),
+        }
 
 
-def _shared(rows: Sequence[Row]) -> int:
-    """How many tokens all rows begin with; each keeps at least one unsupervised token of its own after them."""
-    first = rows[0].ids
-    most = min(next(i for i, label in enumerate(row.labels) if label != IGNORED) for row in rows) - 1
-    length = 0
-    while length < most and all(row.ids[length] == first[length] for row in rows):
-        length += 1
-    return length
-
-
-def _in_one_sequence(rows: Sequence[Row], shared: int) -> dict[str, torch.Tensor]:
-    ids, labels = list(rows[0].ids[:shared]), [IGNORED] * shared
-    positions, owners, weights = list(range(shared)), [0] * shared, [0.0] * shared
-    for owner, row in enumerate(rows, 1):
-        own = len(row.ids) - shared
-        ids += row.ids[shared:]
-        labels += row.labels[shared:]
-        positions += range(shared, len(row.ids))
-        owners += [owner] * own
-        weights += [row.weight] * own
-    whose = torch.tensor(owners)
-    seen = (whose[:, None] == whose[None, :]) | (whose[None, :] == 0)
-    return {
-        "input_ids": torch.tensor([ids]),
-        "labels": torch.tensor([labels]),
-        "position_ids": torch.tensor([positions]),
-        "weights": torch.tensor([weights]),
-        "attention_mask": seen.tril()[None, None],
-    }
-
-
-def _padded(rows: Sequence[Row], pad_id: int) -> dict[str, torch.Tensor]:
-    longest = max(len(row.ids) for row in rows)
-    lack = [longest - len(row.ids) for row in rows]
-    return {
-        "input_ids": torch.tensor([row.ids + [pad_id] * n for row, n in zip(rows, lack, strict=True)]),
-        "labels": torch.tensor([row.labels + [IGNORED] * n for row, n in zip(rows, lack, strict=True)]),
-        "weights": torch.tensor([[row.weight] * longest for row in rows]),
-        "attention_mask": torch.tensor([[1] * len(row.ids) + [0] * n for row, n in zip(rows, lack, strict=True)]),
-    }
+def _predicted(rows: Sequence[Row], places: Sequence[Sequence[int]]) -> dict[str, torch.Tensor]:
+    """What is to be predicted, of rows whose tokens are at these places."""
+    found = [
+        (place, label, row.weight)
+        for row, own in zip(rows, places, strict=True)
+        for place, label in zip(own, row.labels[1:], strict=False)  # a place predicts the next token
+        if label != IGNORED
+    ]
+    at, labels, weights = zip(*found, strict=True)
+    return {"at": torch.tensor(at), "labels": torch.tensor(labels), "weights": torch.tensor(weights)}

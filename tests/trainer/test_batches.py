@@ -144,6 +144,7 @@ def test_a_role_the_template_refuses_is_an_error_for_people(tokenizer: PreTraine
 
 def test_one_sequence_gives_the_loss_and_gradients_of_padded_rows(tiny_model: Path, tokenizer: PreTrainedTokenizerBase):
     rows = rows_of(tokenizer)
+    rows.append(Row(rows[0].ids, rows[0].labels, 0.5))  # an equal row costs nothing, and counts
     found = []
     for packed in (True, False):
         model = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
@@ -168,8 +169,8 @@ def test_a_model_that_does_not_heed_the_mask_gets_padded_batches(
 
 
 def test_a_batch_too_long_for_one_mask_is_padded():
-    rows = [Row([5] * 900 + [6, 7], [IGNORED] * 900 + [6, 7]) for _ in range(3)]
-    assert Collate(packed=True, pad_id=0)(rows)["input_ids"].shape == (1, 899 + 3 * 3)
+    rows = [Row([5] * 900 + [6 + n, 7], [IGNORED] * 900 + [6 + n, 7]) for n in range(3)]
+    assert Collate(packed=True, pad_id=0)(rows)["input_ids"].shape == (1, 900 + 3 * 2)
     others = [Row([n] * 900 + [6, 7], [IGNORED] * 900 + [6, 7]) for n in range(3)]
     assert Collate(packed=True, pad_id=0)(others)["input_ids"].shape == (3, 902)
 

@@ -23,10 +23,11 @@ from tests.trainer import tiny
 from tests.trainer.test_sft import Quiet, losses
 from trainer.config import RunSettings
 from trainer.errors import InvalidConfig, InvalidData
-from trainer.pairs import Tree, scores
+from trainer.pairs import scores
 from trainer.recipes import dpo, kto
 from trainer.runlog import RunDirectory
 from trainer.settings.training import PreferenceSettings
+from trainer.tree import Tree
 
 pytestmark = [pytest.mark.training, pytest.mark.timeout(300)]
 

@@ -59,7 +59,8 @@ def train(run: RunDirectory, settings: RunSettings, progress: Progress) -> None:
 
 def may_be_laid_out(loaded: Loaded, rows: Sequence[Row]) -> bool:
     """Whether this model gives rows in one sequence the loss it gives them padded: not every attention heeds a mask."""
-    shortest = sorted(rows, key=lambda row: len(row.ids))[:3]
+    different = {tuple(row.ids): row for row in rows}.values()  # equal ones are one path, which any mask fits
+    shortest = sorted(different, key=lambda row: len(row.ids))[:3]
     losses = []
     with torch.no_grad():
         for packed in (True, False):
@@ -100,6 +101,7 @@ class SupervisedTrainer(SFTTrainer):
             eval_dataset=trained_on if config.do_eval else None,  # TRL wants one; `evaluate` knows the rows
             processing_class=loaded.tokenizer,
         )
+        self._loss_shifts_labels = False  # a batch's labels are what is predicted: all of them count
         self._loaded, self._held_out_loss = loaded, held_out_loss
         self.tokens = 0
 
