@@ -49,7 +49,7 @@ def train(run: RunDirectory, settings: RunSettings, progress: Progress) -> None:
             eval_dataset=preferring.on_disk(run, "held_out", [{**_row(*one), "weight": 1.0} for one in held_out])
             if held_out
             else None,
-            data_collator=Collate(started.loaded.tokenizer.pad_token_id),
+            data_collator=preferring.weighed(DataCollatorForPreference(started.loaded.tokenizer.pad_token_id)),
         )
 
     preferring.fitted(run, settings, started, make, progress, rows=len(found), held_out=len(held_out))
@@ -69,14 +69,6 @@ def configured(settings: RunSettings, arguments: dict[str, Any]) -> DPOConfig:
         router_aux_loss_coef=0.0,
         remove_unused_columns=False,
     )
-
-
-class Collate(DataCollatorForPreference):
-    """TRL's, with the rows' weights."""
-
-    def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
-        weights = torch.tensor([example["weight"] for example in examples])
-        return {**super().torch_call(examples), "weight": weights}
 
 
 class PairTrainer(Preferring, DPOTrainer):

@@ -45,6 +45,8 @@ def train(run: RunDirectory, settings: RunSettings, progress: Progress) -> None:
     weights = balance(rows, settings.preference)
     progress.say(f"a good answer weighs {weights[0]:.3g}, a bad one {weights[1]:.3g}")
     laid_out = preferring.laid_out(started, found)
+    pad_id = started.loaded.tokenizer.pad_token_id
+    collate = DataCollatorForUnpairedPreference(pad_id, max_length=settings.data.max_tokens)
     lora = model.with_lora(started.loaded, settings.lora)
 
     def make(arguments: dict[str, Any]) -> JudgedTrainer:
@@ -55,7 +57,7 @@ def train(run: RunDirectory, settings: RunSettings, progress: Progress) -> None:
             args=configured(settings, arguments, weights),
             train_dataset=preferring.on_disk(run, "rows", rows),
             eval_dataset=preferring.on_disk(run, "held_out", held_out) if held_out else None,
-            data_collator=Collate(started.loaded.tokenizer.pad_token_id, max_length=settings.data.max_tokens),
+            data_collator=preferring.weighed(collate),
         )
 
     preferring.fitted(run, settings, started, make, progress, rows=len(rows), held_out=len(held_out))
@@ -114,14 +116,6 @@ def arranged(rows: list[dict[str, Any]], settings: RunSettings) -> list[dict[str
         other = order[place : place + size][-1] if begins and not lone else order[place - 1]
         row["KL_completion_ids"] = other["completion_ids"]
     return order
-
-
-class Collate(DataCollatorForUnpairedPreference):
-    """TRL's, with the rows' weights."""
-
-    def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
-        weights = torch.tensor([example["weight"] for example in examples])
-        return {**super().torch_call(examples), "weight": weights}
 
 
 class JudgedTrainer(Preferring, KTOTrainer):

@@ -30,6 +30,7 @@ from trainer.recipes.sft import may_be_laid_out
 from trainer.runlog import RunDirectory
 from trainer.tokens import IGNORED, Row
 
+Collate = Callable[[list[dict[str, Any]]], dict[str, torch.Tensor]]
 Wanted = Callable[[Example], Sequence[str]]
 """The answers that a recipe learns from in an example; none where it has no use for it."""
 
@@ -171,6 +172,11 @@ def on_disk(run: RunDirectory, name: str, rows: list[dict[str, Any]]) -> dataset
         draft.replace(path)
     processes.wait()
     return datasets.load_from_disk(str(path))
+
+
+def weighed(collate: Collate) -> Collate:
+    """One of TRL's collators, with the rows' weights beside what it makes of them."""
+    return lambda rows: {**collate(rows), "weight": torch.tensor([row["weight"] for row in rows])}
 
 
 def laid_out(started: Started, found: Sequence[tuple[Example, Answers]]) -> bool:
