@@ -1,15 +1,25 @@
-"""What a person sees while a run goes: a bar on a terminal, else a line every few seconds."""
+"""What a person sees while rows are read (`Watch`) and a run goes (`Progress`): a bar on a terminal, else lines."""
 
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Protocol, TextIO
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    ProgressColumn,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.progress import Progress as Bar
 
 _EVERY_SECONDS = 5.0
+"""Between two lines."""
 
 
 class Progress(Protocol):
@@ -75,8 +85,7 @@ class TerminalProgress:
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[state]}"), TimeRemainingColumn())
-        self._bar = Bar(TextColumn("training"), *columns, console=console)
+        self._bar = _bar(console, MofNCompleteColumn(), TextColumn("{task.fields[state]}"))
         self._task = self._bar.add_task("training", state="", visible=False)
         self._began = 0.0
 
@@ -94,3 +103,49 @@ class TerminalProgress:
 
     def end(self) -> None:
         self._bar.stop()
+
+
+class Watch:
+    """Stages before any training, each of a known size. Without a stream it says nothing."""
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._stream = stream
+        self._total = self._past = 0
+        self._stage = ""
+        self._told = time.monotonic()
+        self._bar: Bar | None = None
+        if stream is not None and stream.isatty():
+            self._bar = _bar(Console(file=stream), TaskProgressColumn(), TimeElapsedColumn())
+            self._bar.start()
+
+    def begin(self, stage: str, total: int) -> None:
+        """A stage of `total` (bytes, or rows) begins; the one before it is over."""
+        if self._bar is not None:
+            for task in self._bar.tasks:
+                self._bar.update(task.id, completed=task.total)
+            self._bar.add_task(stage, total=total)
+        self._stage, self._total, self._past = stage, total, 0
+
+    def at(self, done: int) -> None:
+        """So much of the present file, or stage, is done."""
+        done += self._past
+        if self._bar is not None:
+            self._bar.update(self._bar.tasks[-1].id, completed=done)
+        elif self._stream is not None and time.monotonic() - self._told >= _EVERY_SECONDS:
+            self._told = time.monotonic()
+            share = min(done / self._total, 1.0) if self._total else 1.0
+            print(f"{self._stage}: {share:.0%}", file=self._stream, flush=True)  # progress is for people
+
+    def past(self, path: Path) -> None:
+        """A file is done; `at` counts on from its end."""
+        self._past += path.stat().st_size
+        self.at(0)
+
+    def end(self) -> None:
+        """All is done, or failed; the terminal is as it was."""
+        if self._bar is not None:
+            self._bar.stop()
+
+
+def _bar(console: Console, *columns: ProgressColumn) -> Bar:
+    return Bar(TextColumn("{task.description}"), BarColumn(), *columns, TimeRemainingColumn(), console=console)

@@ -16,8 +16,8 @@ from trainer.data import card
 from trainer.data.prepare import prepare as prepare_files
 from trainer.data.profile import Profile, tokenizer_of
 from trainer.data.survey import Surveyor
-from trainer.data.watch import Watch
 from trainer.errors import InvalidConfig
+from trainer.progress import Watch
 from trainer.settings.data import DataSettings
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help="Look at rows, and make them ready.")

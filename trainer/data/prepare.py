@@ -16,8 +16,8 @@ from typing import Any, TextIO
 from trainer.data import card, sides
 from trainer.data.profile import Profile
 from trainer.data.survey import Survey, Surveyor
-from trainer.data.watch import Watch
 from trainer.errors import InvalidData
+from trainer.progress import Watch
 from trainer.settings.data import DataSettings
 
 

@@ -23,8 +23,8 @@ from trainer.data.rows import SILENT, TOOLS, Parsed, Reading, examples_of
 from trainer.data.sift import KEPT, VERDICTS, Sift
 from trainer.data.spool import Spool
 from trainer.data.turns import TOOL_CALL, BadRow
-from trainer.data.watch import Watch
 from trainer.errors import InvalidData
+from trainer.progress import Watch
 from trainer.settings.data import DataSettings
 
 BAD = "judged bad"
