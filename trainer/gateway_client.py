@@ -6,6 +6,7 @@ Neither the key nor the gateway's address ever enters an error that is written i
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -92,22 +93,6 @@ class Gateway:
         """What the gateway knows of a version (`tenant/name@version`): its row, with the manifest."""
         return self._json("GET", _of_version(tenant, ref))
 
-    def _lines(self, path: str, params: dict[str, str]) -> Iterator[str]:
-        try:
-            with self._http.stream("GET", path, params=params, timeout=_SLOW) as reply:
-                if reply.status_code != httpx.codes.OK:
-                    reply.read()
-                    raise _refused(reply)
-                rest = b""
-                # httpx's iter_lines also breaks at U+2028, which JSON allows inside a string.
-                for chunk in reply.iter_bytes():
-                    *lines, rest = (rest + chunk).split(b"\n")
-                    yield from (line.decode() for line in lines)
-                if rest:
-                    yield rest.decode()
-        except httpx.HTTPError as error:
-            raise _unreachable(error) from error
-
     def aliases(self, tenant: str) -> list[str]:
         """The names of a tenant's aliases."""
         return [str(one["name"]) for one in self._json("GET", f"/tenants/{tenant}/aliases")["data"]]
@@ -122,6 +107,15 @@ class Gateway:
         body = {"scopes": ["inference", "evaluate"], "expires_at": ends.isoformat()}
         made = self._json("POST", f"/tenants/{tenant}/keys", json=body)
         return str(made["id"]), str(made["key"])
+
+    @contextmanager
+    def lent_key(self, tenant: str, *, hours: float) -> Iterator[str]:
+        """Such a key's text, for as long as the block lasts."""
+        key_id, key = self.lend_key(tenant, hours=hours)
+        try:
+            yield key
+        finally:
+            self.revoke_key(tenant, key_id)
 
     def revoke_key(self, tenant: str, key_id: str) -> None:
         """End a key. Revoking twice is fine."""
@@ -159,21 +153,34 @@ class Gateway:
 
     def archive(self, tenant: str, ref: str, into: Path) -> None:
         """Fetch a version's three files, a plain tar, into the file `into`."""
-        try:
-            with self._http.stream("GET", f"{_of_version(tenant, ref)}/archive", timeout=_SLOW) as reply:
-                if reply.status_code != httpx.codes.OK:
-                    reply.read()
-                    raise _refused(reply)
-                with into.open("wb") as file:
-                    for chunk in reply.iter_bytes():
-                        file.write(chunk)
-        except httpx.HTTPError as error:
-            raise _unreachable(error) from error
+        with self._stream(f"{_of_version(tenant, ref)}/archive", {}) as chunks, into.open("wb") as file:
+            file.writelines(chunks)
 
     def render(self, messages: list[dict[str, Any]]) -> list[int]:
         """The token ids that the engine makes of a chat, up to where the answer begins."""
         body = {"messages": messages, "add_generation_prompt": True}
         return [int(token) for token in self._json("POST", "/engine/render", json=body)["ids"]]
+
+    def _lines(self, path: str, params: dict[str, str]) -> Iterator[str]:
+        rest = b""
+        with self._stream(path, params) as chunks:
+            # httpx's iter_lines also breaks at U+2028, which JSON allows inside a string.
+            for chunk in chunks:
+                *lines, rest = (rest + chunk).split(b"\n")
+                yield from (line.decode() for line in lines)
+        if rest:
+            yield rest.decode()
+
+    @contextmanager
+    def _stream(self, path: str, params: dict[str, str]) -> Iterator[Iterator[bytes]]:
+        try:
+            with self._http.stream("GET", path, params=params, timeout=_SLOW) as reply:
+                if reply.status_code != httpx.codes.OK:
+                    reply.read()
+                    raise _refused(reply)
+                yield reply.iter_bytes()
+        except httpx.HTTPError as error:
+            raise _unreachable(error) from error
 
     def _json(self, method: str, path: str, **request: Any) -> dict[str, Any]:
         try:

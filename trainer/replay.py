@@ -8,17 +8,15 @@ the model to stop in the middle.
 
 from __future__ import annotations
 
+import asyncio
 import json
-import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-import httpx
-
 from adapters.examples import Example
+from trainer.asking import Asker, Unanswered
 from trainer.config import RunSettings
 from trainer.data.files import rows_of
 from trainer.data.turns import BadRow
@@ -33,9 +31,7 @@ Ask = Callable[[Sequence[Chat]], list[str | None]]
 REPLAYED = "replayed from the base's own answers"
 _SHIPPED = Path(__file__).with_name("replay.jsonl")
 _BATCH = 16
-_PATIENCE = httpx.Timeout(10.0, read=300.0)
-_AGAIN = {401: 15.0, 429: 300.0, 503: 300.0}
-"""Seconds for which a prompt is sent again: a worker may not know the lent key yet, or the gateway is busy."""
+_AT_ONCE = 8
 
 
 def rows(settings: RunSettings, trained: int, voice: Progress, *, ask: Ask | None = None) -> list[Example]:
@@ -119,34 +115,26 @@ def _asking(settings: RunSettings, voice: Progress) -> Iterator[Ask]:
         yield _here(settings)
         return
     voice.say("replay: the base model answers general prompts, behind the gateway")
-    with Gateway(settings.gateway) as gateway:
-        key_id, key = gateway.lend_key(tenant, hours=1)
-        try:
-            with httpx.Client(headers={"authorization": f"Bearer {key}"}, timeout=_PATIENCE) as http:
-                yield lambda chats: _behind(http, f"{url}/v1/chat/completions", chats, settings.replay.max_tokens)
-        finally:
-            gateway.revoke_key(tenant, key_id)
+    with Gateway(settings.gateway) as gateway, gateway.lent_key(tenant, hours=1) as key:
+        yield lambda chats: _behind(url, key, chats, settings.replay.max_tokens)
 
 
-def _behind(http: httpx.Client, url: str, chats: Sequence[Chat], max_tokens: int) -> list[str | None]:
-    def one(chat: Chat) -> str | None:
+def _behind(url: str, key: str, chats: Sequence[Chat], max_tokens: int) -> list[str | None]:
+    async def one(asker: Asker, chat: Chat) -> str | None:
         body = {"model": "base", "messages": chat, "max_tokens": max_tokens, "temperature": 0}
-        began = time.monotonic()
-        while True:
-            reply = http.post(url, json=body)
-            if time.monotonic() - began >= _AGAIN.get(reply.status_code, 0.0):
-                break
-            wait = reply.headers.get("retry-after", "")
-            time.sleep(min(max(int(wait), 1), 30) if wait.isdecimal() else 0.2)
-        if not reply.is_success:
-            raise GatewayFailed(f"the base model does not answer (status {reply.status_code})", "run it again later")
-        choice = reply.json()["choices"][0]
+        reply = await asker.ask("/chat/completions", body)
+        choice = reply["choices"][0]
         return _ended(choice["message"].get("content") or "", choice["finish_reason"] == "stop")
 
+    async def all_of_them() -> list[str | None]:
+        async with Asker(url, key, at_once=_AT_ONCE) as asker:
+            return await asyncio.gather(*(one(asker, chat) for chat in chats))
+
     try:
-        with ThreadPoolExecutor(8) as at_once:
-            return list(at_once.map(one, chats))
-    except (httpx.HTTPError, ValueError, KeyError, IndexError, TypeError) as error:
+        return asyncio.run(all_of_them())
+    except Unanswered as why:
+        raise GatewayFailed(f"the base model does not answer ({why})", "run it again later") from None
+    except (KeyError, IndexError, TypeError, AttributeError) as error:
         raise GatewayFailed(f"the base model's answer fails ({type(error).__name__})", "run it again later") from error
 
 

@@ -19,10 +19,10 @@ from adapters.examples import Example, read_jsonl
 from adapters.manifest import Gate, Manifest
 from adapters.weights import WEIGHTS
 from trainer import data
+from trainer.asking import Asker, Unanswered
 from trainer.config import RunSettings
 from trainer.errors import GatewayFailed
 from trainer.gate import incumbent, judge, parity, policy, report
-from trainer.gate.asking import Asker, Unanswered
 from trainer.gate.desk import Desk
 from trainer.gate.evaluation import Kept, Say, Version
 from trainer.gate.measuring import Measured, labels_of, measure

@@ -17,8 +17,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from trainer.asking import Asker, Unanswered
 from trainer.errors import GatewayFailed
-from trainer.gate.asking import Asker, Unanswered
 from trainer.gate.figures import Outcome
 from trainer.gate.questions import Question
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from adapters.examples import Example
-from trainer.gate.asking import Asker
+from trainer.asking import Asker
 from trainer.gate.evaluation import Kept, Say, Version, evaluate
 from trainer.gate.figures import Measure, Outcome, is_reference, label_set, measures
 from trainer.gate.policy import Compared, Drift

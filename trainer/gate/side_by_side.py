@@ -10,9 +10,9 @@ from typing import Any
 
 from adapters.ref import AdapterRef
 from trainer import data
+from trainer.asking import Asker
 from trainer.errors import InvalidConfig, InvalidData
 from trainer.gate import policy
-from trainer.gate.asking import Asker
 from trainer.gate.evaluation import Kept, Say, Version
 from trainer.gate.measuring import Measured, labels_of, measure
 from trainer.gate.policy import Compared
@@ -43,17 +43,14 @@ def measured(
         tokenizer = None if model_path is None else _tokenizer(model_path)
         questions = asked(tokenizer, examples, answer_tokens=wanted.max_tokens, context=context, labels=labels)
         versions = [Version(ref, ref, ref) for ref in refs]
-        key_id, key = gateway.lend_key(tenant, hours=_HOURS)
 
-        async def hear() -> Measured:
+        async def hear(key: str) -> Measured:
             with Kept(Path(room) / "asked.jsonl") as kept:
                 async with Asker(str(access.url), key, at_once=wanted.at_once) as asker:
                     return await measure(versions, questions, asker, kept, say, labels=labels)
 
-        try:
-            return asyncio.run(hear())
-        finally:
-            gateway.revoke_key(tenant, key_id)
+        with gateway.lent_key(tenant, hours=_HOURS) as key:
+            return asyncio.run(hear(key))
 
 
 def _tokenizer(model_path: Path) -> Any:

@@ -10,8 +10,8 @@ import pytest
 
 from adapters.examples import Example
 from tests.trainer.gate.stub import Reply, Stub, chat, refused, served
+from trainer.asking import Asker, Unanswered
 from trainer.errors import GatewayFailed
-from trainer.gate.asking import Asker, Unanswered
 from trainer.gate.evaluation import Evaluated, Kept, Version, evaluate
 from trainer.gate.judge import Opinion, opinion
 from trainer.gate.questions import Forced, Question

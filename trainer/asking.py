@@ -1,4 +1,4 @@
-"""The gateway's data plane as the gate uses it: one request, patiently. It knows no rows and no figures.
+"""The gateway's data plane as the gate and the replay use it: one request, patiently. It knows no rows and no figures.
 
 A busy gateway (429, 503) is asked again when it says, a broken answer (5xx, a lost connection) a few times; what stays
 unanswered is an `Unanswered` with its reason, for the caller to count.
@@ -20,6 +20,7 @@ _PATIENCE_SECONDS = 300.0
 """How long a busy gateway is asked again, for one request."""
 _NEWS_SECONDS = 15.0
 """How long a worker may not know a new key or version yet."""
+_NEWS_PAUSE = 0.2
 _LONGEST_PAUSE = 30.0
 _TRIES = 4
 _BUSY = frozenset({429, 503})
@@ -31,7 +32,7 @@ class Unanswered(Exception):
 
 
 class Asker:
-    """Asks at most `at_once` things at a time, with a key of scope `evaluate`."""
+    """Asks at most `at_once` things at a time, with a key that was lent."""
 
     def __init__(
         self, url: str, key: str, *, at_once: int, news_seconds: float = _NEWS_SECONDS, tries: int = _TRIES
@@ -70,11 +71,11 @@ class Asker:
                 busy = reply.status_code in _BUSY and waited < _PATIENCE_SECONDS
                 unknown = reply.status_code in _UNKNOWN and waited < self._news_seconds
                 if reply.status_code in _UNKNOWN and not unknown:
-                    remedy = "the gate's key or version is unknown to it; run the same command again"
+                    remedy = "the lent key or the version is unknown to it; run the same command again"
                     raise GatewayFailed(f"the gateway refuses: {_message(reply)}", remedy)
                 if not (busy or unknown or (reply.status_code >= 500 and broken < self._tries)):
                     raise Unanswered(_message(reply))
-                await asyncio.sleep(_pause(reply))
+                await asyncio.sleep(_NEWS_PAUSE if unknown else _pause(reply))
 
 
 def _read(reply: httpx.Response) -> dict[str, Any]:
