@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import typer
 
-from gateway.cli import adapters, aliases, experiments, reading, serve, tenants, users
+from gateway.cli import adapters, aliases, experiments, reading, serve, tenants, users, verdicts
 
 app = typer.Typer(
     name="gateway",
@@ -24,6 +24,8 @@ app.add_typer(tenants.keys, name="keys")
 app.add_typer(tenants.metrics, name="metrics")
 app.add_typer(adapters.app, name="adapters")
 app.add_typer(aliases.app, name="aliases")
+experiments.app.command("verdict")(verdicts.verdict)
+experiments.app.command("power")(verdicts.power)
 app.add_typer(experiments.app, name="experiments")
 app.add_typer(users.app, name="users")
 app.command("lineage")(users.lineage)

@@ -62,10 +62,16 @@ class Keeping:
                 await self._post(connection, news)
         return told
 
-    async def weighed(self, experiment: Experiment, units: int) -> None:
+    async def weighed(self, experiment: Experiment) -> int:
+        """How many units had come when weights were drawn last; 0 if they never were."""
+        async with self._db.transaction() as connection:
+            found = await looks.state(connection, experiment.id)
+        return found.weighed if found else 0
+
+    async def weigh(self, experiment: Experiment, units: int) -> None:
         """Weights were drawn when so many units had come."""
         async with self._db.transaction() as connection:
-            await looks.weighed(connection, experiment.id, units)
+            await looks.weigh(connection, experiment.id, units)
 
     async def _post(self, connection: Connection, news: News) -> None:
         if self._webhook:
@@ -80,7 +86,7 @@ def due(before: looks.State | None, experiment: Experiment, verdict: Verdict, at
 
 
 async def _stage(connection: Connection, experiment: Experiment, before: looks.State | None, at: datetime) -> News:
-    done = await looks.done_last(connection, experiment.tenant, experiment.id)
+    done = await looks.step_to(connection, experiment.tenant, experiment.id, experiment.stage.value)
     detail = done.detail if done else {}
     why = str(detail.get("why") or experiment.end_reason or "")
     was = before.stage if before else None

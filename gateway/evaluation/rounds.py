@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from datetime import UTC, datetime
@@ -27,6 +28,7 @@ from gateway.evaluation.judging import Judged, Judging
 from gateway.evaluation.keeping import Keeping
 from gateway.evaluation.news import News
 from gateway.evaluation.steps import Action, Step, next_step
+from gateway.evaluation.weights import Draw, draw
 from gateway.experiment import Allocation, Experiment, Stage
 from gateway.store import looks
 from gateway.store.alone import EVALUATION, Alone, alone
@@ -161,9 +163,18 @@ class Rounds:
 
     async def _weigh(self, experiment: Experiment, judged: Judged) -> Coroutine[Any, Any, None] | None:
         """Of an adaptive experiment, to deal out users by new weights, if that is due."""
-        if experiment.plan.allocation is not Allocation.THOMPSON or experiment.stage is not Stage.EXPERIMENT:
+        if experiment.plan.allocation is not Allocation.THOMPSON:
             return None
-        return None
+        weighed = await self._keeping.weighed(experiment)
+        drawn = draw(experiment, judged, weighed, secrets.randbits(48))
+        return None if drawn is None else self._reweigh(experiment, drawn)
+
+    async def _reweigh(self, experiment: Experiment, drawn: Draw) -> None:
+        if drawn.weights is not None:
+            await self._experiments.reweight(
+                experiment.id, drawn.weights, why=drawn.why, figures=drawn.figures, actor=RULE
+            )
+        await self._keeping.weigh(experiment, drawn.units)
 
     async def _finish(self, experiment_id: str, work: Coroutine[Any, Any, None]) -> None:
         try:

@@ -2,8 +2,9 @@
 
 A step is the rule's only where the plan says so (`By.RULE`):
 
-    roll back   a guardrail is breached, or the verdict says so; while users take part
     promote     the verdict says ship; at the stage `experiment`
+    roll back   else, where users take part: the verdict says so, or any candidate's guardrail is breached. That ends
+                the experiment for all its candidates: harm does not wait for what else could be learnt
     canary →    not blocked, no guardrail breached, and every arm has `canary_units` units with the primary metric (of a
     experiment  plan without one: units at all)
     shadow →    of every candidate `canary_units` mirrored answers were asked for, and the share that failed is at most
@@ -18,7 +19,7 @@ from enum import StrEnum
 
 from gateway.domain import BASE
 from gateway.experiment import By, Experiment, Plan, Stage
-from gateway.findings import Role, Verdict, Word
+from gateway.findings import Role, Status, Verdict, Word
 from gateway.store.shadows import Compared
 
 ERROR_RATE = "error_rate"
@@ -45,18 +46,24 @@ def next_step(experiment: Experiment, verdict: Verdict, shadows: Mapping[str, Co
     plan, stage = experiment.plan, experiment.stage
     if stage is Stage.SHADOW:
         return _out_of_the_shadow(experiment, shadows) if plan.widen is By.RULE else None
-    if plan.roll_back is By.RULE and (verdict.word is Word.ROLL_BACK or verdict.guardrail is not None):
-        return Step(Action.ROLL_BACK, verdict.sentence, verdict.variant)
-    if stage is Stage.CANARY and plan.widen is By.RULE:
-        return _out_of_the_canary(experiment, verdict)
     if stage is Stage.EXPERIMENT and plan.ship is By.RULE and verdict.word is Word.SHIP and verdict.variant:
         return Step(Action.PROMOTE, verdict.sentence, verdict.variant)
-    return None
+    if plan.roll_back is By.RULE and (why := _harm(verdict)):
+        return Step(Action.ROLL_BACK, why)
+    return _out_of_the_canary(experiment, verdict) if stage is Stage.CANARY and plan.widen is By.RULE else None
+
+
+def _harm(verdict: Verdict) -> str | None:
+    """Why the control must have the users back, if it must."""
+    breached = [figure for figure in verdict.figures if figure.status is Status.BREACHED]
+    if verdict.word is Word.ROLL_BACK:
+        return verdict.sentence
+    return f"The guardrail {breached[0].metric} of '{breached[0].variant}' is breached." if breached else None
 
 
 def _out_of_the_canary(experiment: Experiment, verdict: Verdict) -> Step | None:
     least = min(judged_units(experiment, verdict).values())
-    if verdict.word in (Word.BLOCKED, Word.ROLL_BACK) or verdict.guardrail or least < experiment.plan.canary_units:
+    if verdict.word in (Word.BLOCKED, Word.ROLL_BACK) or _harm(verdict) or least < experiment.plan.canary_units:
         return None
     return Step(
         Action.ADVANCE, f"Every arm of the canary has {least} judged users or more, and no guardrail is broken."

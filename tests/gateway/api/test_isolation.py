@@ -22,6 +22,7 @@ BODIES: dict[tuple[str, str], Any] = {
     ("post", "/admin/v1/tenants/{tenant}/aliases/{alias}/promote"): {"ref": "support@1"},
     ("put", "/admin/v1/tenants/{tenant}/aliases/{alias}/shadow"): {"ref": "support@1", "share": 0.1},
     ("post", "/admin/v1/tenants/{tenant}/experiments"): {"alias": "support", "name": "mine"},
+    ("post", "/admin/v1/power"): {"base": 0.3, "effect": 0.1},
     ("post", "/admin/v1/engine/render"): {"messages": [{"role": "user", "content": "hello"}]},
 }
 
@@ -81,7 +82,8 @@ async def test_a_foreign_experiment_is_an_unknown_one(here: Installation):
     await here.tenant("acme")
     theirs = (await compare(here))["id"]
     mine, unknown = await here.tenant("rival"), "exp-" + "0" * (len(theirs) - 4)
-    for method, path in (("GET", ""), ("POST", "/stop"), ("GET", "/results"), ("GET", "/results?metric=nonsense")):
+    reads = ["", "/results", "/results?metric=nonsense", "/verdict", "/looks"]
+    for method, path in (*(("GET", path) for path in reads), ("POST", "/stop")):
         replies = [
             await here.request(method, f"/admin/v1/experiments/{one}{path}", key=mine) for one in (theirs, unknown)
         ]

@@ -29,7 +29,7 @@ async def running(db: Database) -> Experiment:
 
 async def put(db: Database, one: Experiment, action: str = "experiment.start", **detail: Any) -> None:
     async with change(db, action, one.id, tenant=one.tenant, actor="operator") as new:
-        new.detail.update(detail)
+        new.detail.update(detail, stage=one.stage.value)
         await experiments.put(new.connection, one)
 
 
@@ -69,7 +69,7 @@ async def test_a_stage_is_told_with_who_and_why_whoever_changed_it(db: Database,
     assert [(n.before, n.after) for n in await keeping.stages(now)] == [(None, "canary")]
     assert await keeping.stages(now) == []
     ended = replace(running, stage=Stage.ROLLED_BACK, ended_at=now, end_reason="too slow")
-    await put(db, ended, "experiment.roll_back", why="the guardrail latency", figures={"word": "roll_back"})
+    await put(db, ended, "experiment.rollback", why="the guardrail latency", figures={"word": "roll_back"})
     await keeping.verdict(running, verdict(Word.ROLL_BACK), now)
     (news,) = await keeping.stages(now)
     assert (news.before, news.after, news.actor, news.why) == (

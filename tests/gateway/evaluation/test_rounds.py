@@ -13,16 +13,17 @@ from typing import Any
 import pytest
 
 from adapters.store import AdapterStore
-from gateway.domain import Variant
+from gateway.control.experiments import Experiments
+from gateway.domain import Metric, MetricKind, Variant, WorkerReport
 from gateway.errors import Unavailable
 from gateway.evaluation.judging import Judged, Judging
 from gateway.evaluation.keeping import Keeping
 from gateway.evaluation.news import News
 from gateway.evaluation.rounds import Rounds
-from gateway.experiment import Evidence, Experiment, Plan, Stage
+from gateway.experiment import By, Evidence, Experiment, Plan, Stage
 from gateway.feedback.tallies import Tallies
-from gateway.findings import Verdict
-from gateway.store import looks
+from gateway.findings import Verdict, Word
+from gateway.store import audit, looks, workers
 from gateway.store.database import Database
 from tests.gateway.control.rooms import ME, Rooms, Worker, only
 from tests.gateway.evaluation.verdicts import verdict
@@ -53,12 +54,16 @@ class Room:
     script: dict[str, Verdict | Exception] = field(default_factory=dict)
     news: list[News] = field(default_factory=list)
 
-    async def started(self, name: str, word: Verdict | Exception, **plan: Any) -> Experiment:
+    async def started(
+        self, name: str, word: Verdict | Exception, *, stage: Stage = Stage.EXPERIMENT, **plan: Any
+    ) -> Experiment:
         """An experiment on an alias of its own, of the base model against the first version."""
         self.script[name] = word
         await self.rooms.aliases.set("acme", name, only(None, "base"), actor=ME)
         arms = [Variant("base", 1, None), Variant("tuned", 1, self.refs[0])]
-        return await self.rooms.experiments.start("acme", name, name=name, variants=arms, plan=Plan(**plan), actor=ME)
+        return await self.rooms.experiments.start(
+            "acme", name, name=name, variants=arms, plan=Plan(primary="helpful", **plan), stage=stage, actor=ME
+        )
 
     def rounds(self, judging: Judging | None = None) -> Rounds:
         db = self.rooms.db
@@ -72,8 +77,10 @@ class Room:
 
 @pytest.fixture
 async def room(db: Database, tmp_path: Path) -> AsyncIterator[Room]:
-    rooms = Rooms(db, AdapterStore(str(tmp_path / "store"), cache=tmp_path / "cache"), tmp_path)
-    refs = await rooms.ready(1, 2)
+    store = AdapterStore(str(tmp_path / "store"), cache=tmp_path / "cache")
+    rooms = Rooms(db, store, tmp_path, acknowledge_seconds=0.5)
+    refs = await rooms.ready(1)
+    await rooms.metrics.declare(Metric("acme", "helpful", MetricKind.BOOLEAN), actor=ME)
     async with Worker("w", db).running():
         yield Room(rooms, refs)
 
@@ -134,3 +141,96 @@ async def test_an_unreadable_row_stops_nobody_elses_round(room: Room) -> None:
         await connection.execute("""UPDATE experiments SET plan = '{"no such field": 1}' WHERE id = $1""", odd.id)
     await once(room.rounds())
     assert (await looks.newest(room.rooms.db, fine.id)) is not None
+
+
+async def entry(room: Room, experiment: Experiment, action: str) -> audit.Entry:
+    """The one audit row of this action on this experiment."""
+    rows = await audit.entries(room.rooms.db, "acme", 1000)
+    (found,) = [row for row in rows if (row.subject, row.action) == (experiment.id, action)]
+    return found
+
+
+async def test_a_breach_is_rolled_back_in_the_round_that_finds_it_audited_and_told(room: Room) -> None:
+    worse = await room.started("worse", verdict(Word.ROLL_BACK, guardrail="latency"))
+    await once(room.rounds())
+    assert await room.stage(worse) is Stage.ROLLED_BACK
+    alias = await room.rooms.aliases.get("acme", "worse")
+    assert [variant.ref for variant in alias.variants] == [None] and alias.experiment is None
+    row = await entry(room, worse, "experiment.rollback")
+    assert row.actor == "rule" and row.detail["why"] == "The word is roll_back."
+    assert row.detail["figures"]["guardrail"] == "latency" and row.detail["figures"]["figures"][0]["low"] == -0.1
+    told = [(news.kind, news.before, news.after, news.actor) for news in room.news]
+    assert told == [
+        ("stage", None, "experiment", ME),
+        ("verdict", None, "roll_back", None),
+        ("stage", "experiment", "rolled_back", "rule"),
+    ]
+    await once(room.rounds())
+    assert len(room.news) == 3
+
+
+async def test_a_better_candidate_is_promoted_where_the_plan_leaves_it_to_the_rule(room: Room) -> None:
+    by_rule = await room.started("rule", verdict(Word.SHIP), ship=By.RULE)
+    by_hand = await room.started("hand", verdict(Word.SHIP))
+    await once(room.rounds())
+    assert await room.stage(by_rule) is Stage.PROMOTED and await room.stage(by_hand) is Stage.EXPERIMENT
+    assert [v.ref for v in (await room.rooms.aliases.get("acme", "rule")).variants] == [room.refs[0]]
+    assert (await entry(room, by_rule, "experiment.promote")).actor == "rule"
+
+
+async def test_a_canary_goes_all_the_way_by_rule(room: Room) -> None:
+    one = await room.started("one", verdict(), stage=Stage.CANARY, widen=By.RULE, ship=By.RULE)
+    rounds = room.rounds()
+    await once(rounds)
+    assert await room.stage(one) is Stage.EXPERIMENT
+    room.script["one"] = verdict(Word.SHIP)
+    await once(rounds)
+    assert await room.stage(one) is Stage.PROMOTED
+    assert [news.after for news in room.news if news.kind == "stage"] == ["canary", "experiment", "promoted"]
+
+
+class Tripping(Experiments):
+    """Fails to roll back as often as it is told to."""
+
+    trips = 1
+
+    async def roll_back(self, experiment_id: str, **told: Any) -> Experiment:
+        if self.trips:
+            self.trips -= 1
+            raise Unavailable("Worker w still uses an older picture.")
+        return await super().roll_back(experiment_id, **told)
+
+
+async def test_a_step_that_fails_is_taken_in_the_next_round(room: Room) -> None:
+    room.rooms.experiments = Tripping(room.rooms.db, room.rooms.swaps)
+    one = await room.started("one", verdict(Word.ROLL_BACK))
+    rounds = room.rounds()
+    await once(rounds)
+    assert await room.stage(one) is Stage.EXPERIMENT
+    await once(rounds)
+    assert await room.stage(one) is Stage.ROLLED_BACK
+
+
+async def test_a_worker_that_never_confirms_a_step_holds_up_no_round(room: Room) -> None:
+    stuck = await room.started("stuck", verdict(Word.ROLL_BACK))
+    fine = await room.started("fine", verdict())
+    await workers.report(room.rooms.db, WorkerReport("mute", 0, True, "boot"), ttl=60)
+    rounds = room.rounds()
+    async with asyncio.TaskGroup() as steps:
+        await rounds.once(steps)
+        first = await looks.newest(room.rooms.db, fine.id)
+        await rounds.once(steps)
+        second = await looks.newest(room.rooms.db, fine.id)
+    assert first is not None and second is not None and first.at < second.at
+    assert await room.stage(stuck) is Stage.ROLLED_BACK
+    assert [news.actor for news in room.news if news.after == "rolled_back"] == ["rule"]
+
+
+async def test_who_pauses_is_left_alone(room: Room) -> None:
+    one = await room.started("one", verdict(Word.ROLL_BACK))
+    await room.rooms.experiments.pause(one.id, actor=ME)
+    await once(room.rounds())
+    assert await room.stage(one) is Stage.EXPERIMENT
+    await room.rooms.experiments.resume(one.id, actor=ME)
+    await once(room.rounds())
+    assert await room.stage(one) is Stage.ROLLED_BACK

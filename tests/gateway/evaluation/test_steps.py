@@ -11,7 +11,7 @@ from adapters.ref import AdapterRef
 from gateway.domain import Variant
 from gateway.evaluation.steps import Action, next_step
 from gateway.experiment import By, Guardrail, Stage
-from gateway.findings import Word
+from gateway.findings import Figure, Role, Status, Word
 from gateway.store.shadows import Compared
 from tests.gateway.evaluation.verdicts import ARMS, experiment, figure, verdict
 
@@ -26,11 +26,23 @@ def mirrored(requests: int, errors: int, ref: str = TUNED) -> dict[str, Compared
     return {ref: some}
 
 
+def breached(variant: str = "tuned") -> Figure:
+    return replace(figure(variant, "error_rate"), role=Role.GUARDRAIL, status=Status.BREACHED)
+
+
 @pytest.mark.parametrize("stage", [Stage.CANARY, Stage.EXPERIMENT])
 def test_a_breached_guardrail_rolls_back_whatever_else_the_verdict_says(stage: Stage) -> None:
+    plan = {**RULES, "ship": By.HAND}
     for word in Word:
-        step = next_step(experiment(stage, **RULES), verdict(word, guardrail="error_rate"), {})
-        assert step is not None and step.action is Action.ROLL_BACK and step.why == f"The word is {word}."
+        step = next_step(experiment(stage, **plan), verdict(word, figure(), breached()), {})
+        assert step is not None and step.action is Action.ROLL_BACK
+
+
+def test_a_candidate_that_wins_by_rule_is_promoted_although_another_one_did_harm() -> None:
+    third = Variant("other", 1.0, AdapterRef("acme", "support", 2))
+    both = verdict(Word.SHIP, figure(), figure("other"), breached("other"))
+    step = next_step(experiment(variants=(*ARMS, third), **RULES), both, {})
+    assert step is not None and (step.action, step.variant) == (Action.PROMOTE, "tuned")
 
 
 def test_a_worse_candidate_is_rolled_back_and_a_better_one_promoted() -> None:
@@ -43,7 +55,7 @@ def test_a_worse_candidate_is_rolled_back_and_a_better_one_promoted() -> None:
 @pytest.mark.parametrize("stage", [Stage.SHADOW, Stage.CANARY, Stage.EXPERIMENT])
 def test_what_the_plan_leaves_to_people_is_never_done(stage: Stage) -> None:
     for word in Word:
-        assert next_step(experiment(stage, **HANDS), verdict(word, guardrail="error_rate"), mirrored(500, 0)) is None
+        assert next_step(experiment(stage, **HANDS), verdict(word, figure(), breached()), mirrored(500, 0)) is None
 
 
 @pytest.mark.parametrize("word", [Word.KEEP_RUNNING, Word.BLOCKED])
