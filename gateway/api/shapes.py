@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat
 
 from adapters.errors import InvalidRef
 from adapters.ref import AdapterRef, is_slug
+from gateway.control.buckets import measure, shares
 from gateway.control.limits import MOST
 from gateway.control.names import MAX_VARIANTS, unknown_adapter
 from gateway.domain import BASE, Alias, Limits, Variant
@@ -151,18 +152,32 @@ def shadow_row(alias: Alias) -> dict[str, Any] | None:
 
 
 def experiment_row(experiment: Experiment) -> dict[str, Any]:
-    stopped = experiment.ended_at
+    """The salts and the testers' units stay inside. `coverage_now` is the share of the units that takes part, `shares`
+    how those are dealt out; both say nothing while nobody takes part."""
+    split, ended = (None if experiment.paused else experiment.split), experiment.ended_at
     return {
         "object": "experiment",
         "id": experiment.id,
         "tenant": experiment.tenant,
         "alias": experiment.alias,
         "name": experiment.name,
+        "hypothesis": experiment.hypothesis,
+        "owner": experiment.owner,
         "variants": [variant_row(variant) for variant in experiment.variants],
         "metric": experiment.plan.primary,
+        "plan": asdict(experiment.plan),
+        "unit": experiment.unit.value,
         "status": experiment.status,
         "stage": experiment.stage.value,
+        "paused": experiment.paused,
+        "coverage": experiment.coverage,
+        "canary_coverage": experiment.canary_coverage,
+        "coverage_now": measure(split.stretches) if split is not None else 0.0,
+        "shares": shares(split.buckets) if split is not None else {},
+        "layer": experiment.layer,
+        "testers": len(experiment.split.overrides) if experiment.split is not None else 0,
+        "epochs": [{**asdict(epoch), "since": epoch.since.isoformat()} for epoch in experiment.epochs],
         "started_at": experiment.started_at.isoformat(),
-        "stopped_at": stopped.isoformat() if stopped else None,
+        "stopped_at": ended.isoformat() if ended else None,
         "stop_reason": experiment.end_reason,
     }

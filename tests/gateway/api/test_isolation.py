@@ -22,6 +22,12 @@ BODIES: dict[tuple[str, str], Any] = {
     ("post", "/admin/v1/tenants/{tenant}/aliases/{alias}/promote"): {"ref": "support@1"},
     ("put", "/admin/v1/tenants/{tenant}/aliases/{alias}/shadow"): {"ref": "support@1", "share": 0.1},
     ("post", "/admin/v1/tenants/{tenant}/experiments"): {"alias": "support", "name": "mine"},
+    ("post", "/admin/v1/experiments/{experiment}/advance"): {"why": "enough"},
+    ("post", "/admin/v1/experiments/{experiment}/promote"): {"why": "better", "variant": "tuned"},
+    ("post", "/admin/v1/experiments/{experiment}/rollback"): {"why": "worse"},
+    ("post", "/admin/v1/experiments/{experiment}/weights"): {"why": "more", "weights": {"base": 1, "tuned": 2}},
+    ("post", "/admin/v1/experiments/{experiment}/coverage"): {"coverage": 0.5},
+    ("post", "/admin/v1/experiments/{experiment}/overrides"): {"targeting_key": "qa-4", "variant": "tuned"},
     ("post", "/admin/v1/power"): {"base": 0.3, "effect": 0.1},
     ("post", "/admin/v1/engine/render"): {"messages": [{"role": "user", "content": "hello"}]},
 }
@@ -83,11 +89,16 @@ async def test_a_foreign_experiment_is_an_unknown_one(here: Installation):
     theirs = (await compare(here))["id"]
     mine, unknown = await here.tenant("rival"), "exp-" + "0" * (len(theirs) - 4)
     reads = ["", "/results", "/results?metric=nonsense", "/verdict", "/looks"]
-    for method, path in (*(("GET", path) for path in reads), ("POST", "/stop")):
+    steps = [path for _, path in await routes(here) if path.startswith("/admin/v1/experiments/{experiment}/")]
+    steps = sorted({path.rpartition("}")[2] for path in steps} - set(reads))
+    assert len(steps) == 9
+    for method, path in (*(("GET", path) for path in reads), *(("POST", path) for path in steps)):
+        body = BODIES.get((method.lower(), f"/admin/v1/experiments/{{experiment}}{path}"))
         replies = [
-            await here.request(method, f"/admin/v1/experiments/{one}{path}", key=mine) for one in (theirs, unknown)
+            await here.request(method, f"/admin/v1/experiments/{one}{path}", body, key=mine)
+            for one in (theirs, unknown)
         ]
-        assert replies[0].status_code == 404
+        assert replies[0].status_code == 404, (path, replies[0].text)
         assert replies[0].content.replace(theirs.encode(), unknown.encode()) == replies[1].content
     assert (await here.call("GET", f"/experiments/{theirs}"))["status"] == "running"
 
