@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -63,10 +64,15 @@ def render(
 
 
 def tokenizer_of(settings: RunSettings) -> Any:
-    """The base model's tokenizer, with a chat template and a padding token. Raises `InvalidConfig`."""
-    offline, source = settings.model_path is not None, str(settings.model_path or settings.base_model)
+    """The base model's tokenizer, as `tokenizer_at` has it."""
+    return tokenizer_at(settings.model_path or settings.base_model)
+
+
+def tokenizer_at(source: Path | str) -> Any:
+    """The tokenizer in a directory (a path: without any network) or of a name, with a chat template and a padding
+    token. Raises `InvalidConfig`."""
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=offline)
+        tokenizer = AutoTokenizer.from_pretrained(str(source), local_files_only=isinstance(source, Path))
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0][:200]
         raise InvalidConfig(f"the tokenizer cannot be loaded ({reason})", "check base_model and model_path") from error

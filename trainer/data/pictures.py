@@ -1,4 +1,4 @@
-"""The data card's pictures, drawn by matplotlib from the card's figures. It knows the card and nothing else."""
+"""The data card's pictures, drawn by matplotlib from the card's figures. It knows the card and nothing else"""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _bars(kept: dict[str, int], left: dict[str, int], unit: str) -> bytes:
     axes.invert_yaxis()
     axes.margins(x=0.15)
     axes.set_xlabel(unit)
-    return _svg(figure)
+    return svg(figure)
 
 
 def _lengths(lengths: dict[str, Any]) -> bytes:
@@ -52,13 +52,14 @@ def _lengths(lengths: dict[str, Any]) -> bytes:
         axes.annotate(f" context {lengths['context']}", (lengths["context"], axes.get_ylim()[1]), va="top", color=_RED)
     axes.set_xlabel(lengths["unit"])
     axes.set_ylabel("rows")
-    return _svg(figure)
+    return svg(figure)
 
 
-def _svg(figure: Any) -> bytes:
+def svg(figure: Any, *, transparent: bool = False) -> bytes:
+    """A figure of matplotlib's as a document. Its text stays text, and equal figures are equal bytes."""
     import matplotlib
 
     content = io.BytesIO()
     with matplotlib.rc_context({"svg.hashsalt": "tuneloop", "svg.fonttype": "none"}):
-        figure.savefig(content, format="svg", metadata={"Date": None})
+        figure.savefig(content, format="svg", transparent=transparent, metadata={"Date": None, "Creator": None})
     return content.getvalue()

@@ -27,7 +27,7 @@ from trainer.gate.desk import Desk
 from trainer.gate.evaluation import Kept, Say, Version
 from trainer.gate.measuring import Measured, labels_of, measure
 from trainer.gate.policy import Evidence, Parity
-from trainer.gate.questions import Asked, asked, chosen
+from trainer.gate.questions import UNKNOWN_CONTEXT, Asked, asked, chosen
 from trainer.gateway_client import EngineLimits, Gateway
 from trainer.progress import Progress
 from trainer.publish import publish_trial, stamp
@@ -36,7 +36,6 @@ from trainer.settings.gate import GateSettings
 
 REGRESSION = Path(__file__).parent / "regression.jsonl"
 _REGRESSION_TOKENS = 32
-_UNKNOWN_CONTEXT = 2048
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +95,7 @@ async def _hear(
     from trainer.tokens import tokenizer_of  # imports torch
 
     tokenizer = tokenizer_of(settings)
-    context = min(settings.data.max_tokens, limits.context or _UNKNOWN_CONTEXT)
+    context = min(settings.data.max_tokens, limits.context or UNKNOWN_CONTEXT)
     train, held_out = _rows(run)
     rows = chosen(held_out, wanted.rows)
     labels = labels_of(wanted.labels, rows, train)

@@ -6,13 +6,13 @@ is legible on light and dark alike.
 
 from __future__ import annotations
 
-import io
 import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from trainer.data.pictures import svg
 from trainer.gate.policy import Compared, word
 
 if TYPE_CHECKING:
@@ -94,14 +94,9 @@ def _figure(height: float) -> tuple[Any, Any]:
 
 
 def _svg(figure: Any) -> Markup:
-    import matplotlib
     from markupsafe import Markup
 
-    text = io.StringIO()
-    # Text stays text, to be read, searched and small; a fixed salt gives equal figures equal bytes.
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "tuneloop", "font.family": "sans-serif"}):
-        figure.savefig(text, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    drawn = text.getvalue()
+    drawn = svg(figure, transparent=True).decode()
     drawn = re.sub(r"<metadata>.*?</metadata>", "", drawn[drawn.index("<svg") :], flags=re.DOTALL)
     return Markup(drawn.replace(_INK, "currentColor"))  # noqa: S704  # matplotlib's, of our own numbers and words
 

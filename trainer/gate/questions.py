@@ -15,6 +15,8 @@ from typing import Any
 from adapters.examples import Example
 from trainer.gate.texts import normal
 
+UNKNOWN_CONTEXT = 2048
+"""Tokens, where the gateway does not know its engine's context."""
 LABELS_ASKED = 4
 """With more labels than these a ROC curve would take more requests than everything else together."""
 

@@ -16,13 +16,12 @@ from trainer.gate import policy
 from trainer.gate.evaluation import Kept, Say, Version
 from trainer.gate.measuring import Measured, labels_of, measure
 from trainer.gate.policy import Compared
-from trainer.gate.questions import asked, chosen
+from trainer.gate.questions import UNKNOWN_CONTEXT, asked, chosen
 from trainer.gateway_client import Gateway
 from trainer.settings.access import GatewayAccess
 from trainer.settings.gate import GateSettings
 
 _HOURS = 6.0
-_UNKNOWN_CONTEXT = 2048
 
 
 def measured(
@@ -39,7 +38,7 @@ def measured(
     tenant = tenants.pop()
     with Gateway(access) as gateway, tempfile.TemporaryDirectory() as room:
         limits = gateway.limits()
-        context = limits.context or _UNKNOWN_CONTEXT
+        context = limits.context or UNKNOWN_CONTEXT
         tokenizer = None if model_path is None else _tokenizer(model_path)
         questions = asked(tokenizer, examples, answer_tokens=wanted.max_tokens, context=context, labels=labels)
         versions = [Version(ref, ref, ref) for ref in refs]
@@ -54,13 +53,9 @@ def measured(
 
 
 def _tokenizer(model_path: Path) -> Any:
-    from transformers import AutoTokenizer
+    from trainer.tokens import tokenizer_at  # imports torch
 
-    try:
-        return AutoTokenizer.from_pretrained(str(model_path), local_files_only=True)
-    except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0][:200]
-        raise InvalidConfig(f"the tokenizer cannot be loaded ({reason})", "name the base model's directory") from error
+    return tokenizer_at(model_path)
 
 
 def figures(answers: Measured, refs: Sequence[str], wanted: GateSettings) -> dict[str, Any]:
