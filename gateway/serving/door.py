@@ -187,6 +187,7 @@ class Door:
         exchange.tenant = tenant
         if tenant.evaluates:
             exchange.endpoint = FOR_EVALUATION.get(exchange.endpoint.path, exchange.endpoint)
+            exchange.repeat_for(headers.get(b"x-unit"))
         exchange.id = exchange.endpoint.new_id(snapshot.secret, tenant.name)
         # A UUIDv7's 32 hex are a valid trace id: an inference and its trace then go by one name.
         exchange.trace = self._telemetry.begin(headers.get(b"traceparent"), exchange.id[:32])
@@ -202,7 +203,7 @@ class Door:
         # An episode without a user is its own targeting key, so that every worker draws the same for it.
         key = _name(headers, b"x-targeting-key") or request.targeting or episode or exchange.id
         exchange.targeting_key = key
-        assignment = assign(snapshot, tenant, request.model, key)
+        assignment = assign(snapshot, tenant, request.model, key, episode, exchange.id)
         if episode is not None:
             if anew:
                 self._episodes.forget(tenant, assignment.alias, episode)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import re
+from dataclasses import replace
 from datetime import datetime
 from typing import Protocol
 
 import msgspec
 
 from gateway.domain import BASE, ApiKey, Assignment, Inference, Tenant
-from gateway.errors import EngineTimeout, GatewayError
+from gateway.errors import EngineTimeout, GatewayError, InvalidRequest
 from gateway.identity import unit_of
 from gateway.serving.answers import NOTHING, Notes
 from gateway.serving.aside import Aside
@@ -25,6 +27,8 @@ from gateway.telemetry import Trace
 
 MOST_KEPT = 256 * 1024
 """Bytes of a prompt, and of an answer as it came, beyond which a tenant's content is not kept."""
+
+_UNIT = re.compile(rb"[0-9a-f]{32}")
 
 
 class Pieces(Protocol):
@@ -50,6 +54,8 @@ class Exchange(msgspec.Struct):
     trace: Trace | None = None
     request: Request | None = None
     targeting_key: str = ""
+    unit: str = ""
+    """Whose the request is, where it is not the targeting key's."""
     episode: str | None = None
     assignment: Assignment | None = None
     reservation: Reservation | None = None
@@ -90,6 +96,17 @@ class Exchange(msgspec.Struct):
     def aside(self) -> Aside | None:
         """What the client's body says that is not for the engine."""
         return self.request.aside if self.request is not None else None
+
+    def repeat_for(self, unit: bytes | None) -> None:
+        """Note whose words an evaluation repeats, if it says so: then it may be kept like that user's own requests,
+        since erasing the user finds it. Raises `InvalidRequest` for what is no unit."""
+        if unit is None:
+            return
+        if _UNIT.fullmatch(unit) is None:
+            raise InvalidRequest("The header 'x-unit' is no unit of 32 hex digits.", param="x-unit")
+        assert self.tenant is not None  # it was authenticated
+        self.unit = unit.decode()
+        self.tenant = replace(self.tenant, store_content=self.snapshot.tenants[self.tenant.name].store_content)
 
     def identity_headers(self) -> bytes:
         """Who this request is; on errors too. Rendered."""
@@ -191,7 +208,7 @@ class Exchange(msgspec.Struct):
             digest,
             assignment.reason,
             assignment.propensity,
-            unit_of(self.snapshot.secret, tenant.name, self.targeting_key),
+            self.unit or unit_of(self.snapshot.secret, tenant.name, self.targeting_key),
             self.episode,
             request.stream,
             request.params(),

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from gateway.domain import Adapter, Scope, Shadow, Tenant
+from gateway.identity import unit_of
 from gateway.serving.request import ENDPOINTS, FOR_EVALUATION
 from gateway.serving.routing import assign, names
 from tests.gateway.serving.house import (
@@ -149,6 +150,27 @@ async def test_what_it_asks_is_recorded_without_content_and_never_mirrored(house
     assert (named.messages, named.answer) == (None, None)
     assert client.messages == HELLO and client.answer
     assert mirrored.shadow_of == client.id, "and nothing else was mirrored"
+
+
+async def test_what_says_whose_words_it_repeats_is_kept_as_that_users(house: House) -> None:
+    unit = unit_of(house.current.snapshot.secret, "acme", "ann")
+    told = await house.post({"model": "support@3", "messages": HELLO}, key=JUDGE, x_unit=unit)
+    assert told.status_code == 200, told.text
+    await house.post({"model": "tuned", "messages": HELLO}, x_unit=unit)
+    refused = await house.post({"model": "support@3", "messages": HELLO}, key=JUDGE, x_unit="ann")
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "x-unit")
+    await until(lambda: len(house.records.rows) == 3)
+    repeated, client, _ = house.records.rows
+    assert (repeated.unit, repeated.messages, repeated.reason) == (unit, HELLO, "targeting_match")
+    assert repeated.answer and client.unit != unit, "a client's own requests are its own"
+
+
+async def test_of_a_tenant_that_keeps_nothing_nothing_is_kept_whoever_it_is_of() -> None:
+    keys = {JUDGE: key("acme", Scope.INFERENCE, Scope.EVALUATE)}
+    async with open_house(picture(tenants=[Tenant("acme")], keys=keys)) as house:
+        await house.post({"model": "base", "messages": HELLO}, key=JUDGE, x_unit="0" * 32)
+        await until(lambda: len(house.records.rows) == 1)
+        assert (house.records.rows[0].messages, house.records.rows[0].answer) == (None, None)
 
 
 def test_only_generation_knows_the_field() -> None:
