@@ -83,7 +83,7 @@ def goals(bench: Bench) -> list[Figure]:
 def corrected(figures: list[Figure], alpha: float) -> list[Figure]:
     """The same with Holm's p-values over all of them, and the status that follows. None counts as 1."""
     adjusted = sequences.holm([1.0 if figure.p is None else figure.p for figure in figures])
-    return [_judged(figure, p, alpha) for figure, p in zip(figures, adjusted, strict=True)]
+    return [_judged(figure, float(p), alpha) for figure, p in zip(figures, adjusted, strict=True)]
 
 
 def guardrails(bench: Bench) -> list[Figure]:

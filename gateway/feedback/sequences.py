@@ -8,7 +8,6 @@ that it is tightest for, which must not depend on the data.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -63,13 +62,15 @@ def units_until(
     return float(sizes[np.argmax(beyond)]) if beyond.any() else np.inf
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Adjusted so that, all together, anything is rejected wrongly at any alpha with that chance at most."""
-    order = np.argsort(p_values, kind="stable")
-    steps = np.asarray(p_values, dtype=float)[order] * np.arange(len(order), 0, -1)
-    adjusted = np.empty(len(order))
-    adjusted[order] = np.minimum(1.0, np.maximum.accumulate(steps))
-    return [float(p) for p in adjusted]
+def holm(p_values: Any) -> Any:
+    """Adjusted along the last axis so that, all together, anything is rejected wrongly at alpha with chance alpha at
+    most, whichever alpha."""
+    raw = np.asarray(p_values, dtype=float)
+    order = np.argsort(raw, axis=-1, kind="stable")
+    steps = np.take_along_axis(raw, order, axis=-1) * np.arange(raw.shape[-1], 0, -1)
+    adjusted = np.empty_like(raw)
+    np.put_along_axis(adjusted, order, np.minimum(1.0, np.maximum.accumulate(steps, axis=-1)), axis=-1)
+    return adjusted
 
 
 def _grown(n: Any, rho2: float) -> tuple[Any, Any]:
