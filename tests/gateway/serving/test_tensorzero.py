@@ -32,8 +32,8 @@ TOOL = {"name": "f", "description": "d", "parameters": SCHEMA, "strict": False}
 
 
 @pytest.fixture
-async def client(house: House) -> AsyncIterator[AsyncTensorZeroGateway]:
-    async with await AsyncTensorZeroGateway.build_http(gateway_url=house.url, api_key=ACME) as one:  # type: ignore[misc]  # its stub says that it may not be awaited
+async def client(house: House) -> AsyncIterator[Any]:
+    async with await AsyncTensorZeroGateway.build_http(gateway_url=house.url, api_key=ACME) as one:
         yield one
 
 
@@ -42,9 +42,7 @@ async def row(house: House, number: int = 1) -> Inference:
     return house.records.rows[number - 1]
 
 
-async def test_an_inference_is_assigned_leased_salted_and_recorded_as_a_chat_is(
-    house: House, client: AsyncTensorZeroGateway
-) -> None:
+async def test_an_inference_is_assigned_leased_salted_and_recorded_as_a_chat_is(house: House, client: Any) -> None:
     params = {"chat_completion": {"temperature": 0.5, "max_tokens": 40, "seed": 7, "stop_sequences": ["~"]}}
     told = await client.inference(function_name="tuned", input=INPUT, params=params, tags={"user_id": "ann", "x": "y"})
     assert isinstance(told, ChatInferenceResponse) and isinstance(told.content[0], Text)
@@ -62,21 +60,19 @@ async def test_an_inference_is_assigned_leased_salted_and_recorded_as_a_chat_is(
 
 
 @pytest.mark.long
-async def test_an_episode_is_born_where_none_is_given_and_stays_on_its_variant(
-    house: House, client: AsyncTensorZeroGateway
-) -> None:
+async def test_an_episode_is_born_where_none_is_given_and_stays_on_its_variant(house: House, client: Any) -> None:
     seen = set()
     for _ in range(16):
         first = await client.inference(function_name="support", input=INPUT)
-        again = await client.inference(function_name="support", input=INPUT, episode_id=first.episode_id)  # type: ignore[union-attr]  # not streamed
-        assert (again.episode_id, again.variant_name) == (first.episode_id, first.variant_name)  # type: ignore[union-attr]  # as above
-        assert first.episode_id.version == 7  # type: ignore[union-attr]  # as above
-        seen.add(first.variant_name)  # type: ignore[union-attr]  # as above
+        again = await client.inference(function_name="support", input=INPUT, episode_id=first.episode_id)
+        assert (again.episode_id, again.variant_name) == (first.episode_id, first.variant_name)
+        assert first.episode_id.version == 7
+        seen.add(first.variant_name)
     assert seen == {"base", "tuned"}
     assert house.records.rows[0].episode == house.records.rows[1].episode
 
 
-async def test_a_stream_says_what_the_whole_answer_says(house: House, client: AsyncTensorZeroGateway) -> None:
+async def test_a_stream_says_what_the_whole_answer_says(house: House, client: Any) -> None:
     whole: Any = await client.inference(function_name="tuned", input=INPUT)
     chunks: list[Any] = [one async for one in await client.inference(function_name="tuned", input=INPUT, stream=True)]
     assert "".join(block.text for chunk in chunks for block in chunk.content) == whole.content[0].text
@@ -88,16 +84,14 @@ async def test_a_stream_says_what_the_whole_answer_says(house: House, client: As
     assert kept.id == inference_of_uuid(SECRET, "acme", str(chunks[0].inference_id))
 
 
-async def test_tools_go_out_and_their_calls_and_results_come_back_in(
-    house: House, client: AsyncTensorZeroGateway
-) -> None:
+async def test_tools_go_out_and_their_calls_and_results_come_back_in(house: House, client: Any) -> None:
     asked: Any = {"function_name": "tuned", "additional_tools": [TOOL], "tool_choice": {"specific": "f"}}
     told: Any = await client.inference(input=INPUT, **asked)
     call = told.content[0]
     assert isinstance(call, ToolCall) and (call.name, call.raw_name) == ("f", "f")
     assert call.arguments == json.loads(call.raw_arguments) and set(call.arguments) == {"a"}
     chunks = [one async for one in await client.inference(input=INPUT, stream=True, **asked)]
-    pieces: list[Any] = [block for chunk in chunks for block in chunk.content]  # type: ignore[union-attr]  # a chat's
+    pieces: list[Any] = [block for chunk in chunks for block in chunk.content]
     assert "".join(piece.raw_arguments for piece in pieces) == call.raw_arguments
     answered = [*HELLO, {"role": "assistant", "content": told.content}]
     answered.append({"role": "user", "content": [ToolResult(id=call.id, name="f", result="4"), Text(text="so?")]})
@@ -115,7 +109,7 @@ async def test_tools_go_out_and_their_calls_and_results_come_back_in(
     ]
 
 
-async def test_an_output_schema_makes_it_a_json_function(house: House, client: AsyncTensorZeroGateway) -> None:
+async def test_an_output_schema_makes_it_a_json_function(house: House, client: Any) -> None:
     told = await client.inference(function_name="tuned", input=INPUT, output_schema=SCHEMA)
     assert isinstance(told, JsonInferenceResponse) and told.output.raw is not None
     assert told.output.parsed == json.loads(told.output.raw) and told.output.parsed is not None
@@ -128,7 +122,7 @@ async def test_an_output_schema_makes_it_a_json_function(house: House, client: A
     assert "".join(chunk.raw for chunk in chunks) == told.output.raw
 
 
-async def test_a_dry_run_is_answered_and_not_recorded(house: House, client: AsyncTensorZeroGateway) -> None:
+async def test_a_dry_run_is_answered_and_not_recorded(house: House, client: Any) -> None:
     await client.inference(function_name="tuned", input=INPUT, dryrun=True)
     await client.inference(function_name="tuned", input=INPUT)
     assert (await row(house)).params == {} and len(house.records.rows) == 1
@@ -139,7 +133,7 @@ async def test_a_pinned_variant_takes_no_part_and_needs_the_tenants_leave() -> N
     snapshot = picture(tenants=[Tenant("acme"), Tenant("zeta", allow_pinning=False)])
     async with open_house(snapshot) as house:
         for key in (ACME, ZETA):
-            client = await AsyncTensorZeroGateway.build_http(gateway_url=house.url, api_key=key)  # type: ignore[misc]  # as above
+            client = await AsyncTensorZeroGateway.build_http(gateway_url=house.url, api_key=key)
             async with client:
                 asked: Any = {"function_name": "support", "variant_name": "tuned", "input": INPUT}
                 if key == ACME:
@@ -151,7 +145,7 @@ async def test_a_pinned_variant_takes_no_part_and_needs_the_tenants_leave() -> N
                     assert refused.value.status_code == 404
 
 
-async def test_errors_are_one_sentence_in_their_shape(house: House, client: AsyncTensorZeroGateway) -> None:
+async def test_errors_are_one_sentence_in_their_shape(house: House, client: Any) -> None:
     async def refused(status: int, words: str, **changes: Any) -> None:
         with pytest.raises(TensorZeroError) as told:
             await client.inference(**{"function_name": "tuned", "input": INPUT, **changes})
@@ -172,7 +166,7 @@ async def test_errors_are_one_sentence_in_their_shape(house: House, client: Asyn
     house.door.draining = True
     await refused(503, "shutting down")
     house.door.draining = False
-    async with await AsyncTensorZeroGateway.build_http(gateway_url=house.url, api_key="wrong") as stranger:  # type: ignore[misc]  # as above
+    async with await AsyncTensorZeroGateway.build_http(gateway_url=house.url, api_key="wrong") as stranger:
         with pytest.raises(TensorZeroError) as unknown:
             await stranger.inference(function_name="tuned", input=INPUT)
         assert unknown.value.status_code == 401
@@ -192,7 +186,7 @@ async def test_a_stream_that_fails_in_its_midst_says_so_and_has_no_end(house: Ho
 async def test_the_synchronous_client_works_too(house: House) -> None:
     def ask() -> Any:
         with TensorZeroGateway.build_http(gateway_url=house.url, api_key=ACME) as client:
-            list(client.inference(model_name="tuned", input=INPUT, stream=True))  # type: ignore[arg-type]  # streamed
+            list(client.inference(model_name="tuned", input=INPUT, stream=True))
             return client.inference(model_name="tuned", input=INPUT)
 
     assert (await asyncio.to_thread(ask)).variant_name == "tuned"
