@@ -38,7 +38,7 @@ class Said(BaseModel):
 
     id: str
     metric: str
-    kind: Literal["boolean", "float", "comment", "demonstration", "preference"]
+    kind: Literal["boolean", "float", "count", "comment", "demonstration", "preference"]
     optimize: Literal["max", "min"] = "max"
     about: Literal["inference", "episode"] = "inference"
     value: bool | float | str

@@ -21,7 +21,7 @@ tenants = typer.Typer(help="Who shares the base model.", no_args_is_help=True, r
 keys = typer.Typer(help="API keys of a tenant.", no_args_is_help=True, rich_markup_mode=None)
 metrics = typer.Typer(help="What feedback may be about.", no_args_is_help=True, rich_markup_mode=None)
 
-Kind = Literal["boolean", "float", "comment", "demonstration", "preference"]
+Kind = Literal["boolean", "float", "count", "ratio", "comment", "demonstration", "preference"]
 StoreContent = Annotated[
     bool | None, typer.Option("--store-content/--no-store-content", help="Keep prompts and answers, to learn from.")
 ]
@@ -160,10 +160,14 @@ def declare_metric(
     kind: Annotated[Kind, typer.Option(help="What its values are.")] = "boolean",
     optimize: Annotated[Literal["max", "min"], typer.Option(help="Whether larger is better, or smaller.")] = "max",
     description: Annotated[str, typer.Option(help="What it says about an answer.")] = "",
+    unit: Annotated[str, typer.Option(help="What is read behind the number, such as EUR.")] = "",
+    numerator: Annotated[str | None, typer.Option(metavar="METRIC", help="Of a ratio.")] = None,
+    denominator: Annotated[str | None, typer.Option(metavar="METRIC", help="Of a ratio.")] = None,
     as_json: Json = False,
 ) -> None:
     """Declare a metric; prints its name."""
-    body = {"name": name, "kind": kind, "optimize": optimize, "description": description}
+    body = {"name": name, "kind": kind, "optimize": optimize, "description": description, "unit": unit}
+    body |= _given(numerator=numerator, denominator=denominator)
     answer = call("POST", f"/tenants/{segment(tenant)}/metrics", body)
     show(answer, as_json=as_json, text=answer["name"])
 

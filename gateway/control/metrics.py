@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 
 from gateway.control.names import check_name, require_tenant
+from gateway.control.plans import check_ratio
 from gateway.domain import Metric
 from gateway.errors import Conflict
 from gateway.store import metrics
@@ -20,12 +21,13 @@ class Metrics:
 
     async def declare(self, metric: Metric, *, actor: str) -> Metric:
         """Declaring the same again is fine. Raises `Conflict` when the name means something else, `NotFound` for an
-        unknown tenant.
+        unknown tenant, `InvalidRequest` for a ratio of what has no numbers.
         """
         check_name("a metric", metric.name)
         async with change(self._db, "metric.declare", metric.name, tenant=metric.tenant, actor=actor) as new:
             new.detail.update(kind=metric.kind.value, optimize=metric.optimize)
             await require_tenant(new.connection, metric.tenant)
+            check_ratio(metric, {one.name: one for one in await metrics.of_tenant(new.connection, metric.tenant)})
             await metrics.insert(new.connection, metric)
             if await metrics.find(new.connection, metric.tenant, metric.name) != metric:
                 raise Conflict(

@@ -181,17 +181,30 @@ class Intake:
 def _fitting(kind: MetricKind, body: FeedbackBody) -> bool | float | str:
     """The value in the metric's own type. Raises `InvalidRequest` if it is of another kind."""
     value = body.value
+    if kind is MetricKind.RATIO:
+        raise InvalidRequest(
+            "A ratio is worked out of two other metrics, and never said.",
+            remedy="Send feedback on its numerator or its denominator.",
+            param="metric",
+        )
     if kind is MetricKind.BOOLEAN and isinstance(value, bool):
         return value
     if kind is MetricKind.FLOAT and isinstance(value, (int, float)) and not isinstance(value, bool):
         if abs(value) <= MAX_NUMBER:
             return float(value)
         raise InvalidRequest(f"The value is beyond ±{MAX_NUMBER:g}.", remedy="Use a larger unit.", param="value")
+    if kind is MetricKind.COUNT and isinstance(value, (int, float)) and not isinstance(value, bool):
+        if 0 <= value <= MAX_NUMBER and value == int(value):
+            return float(value)
+        raise InvalidRequest(
+            "A count is a whole number from 0 up.", remedy=f"Send one up to {MAX_NUMBER:g}.", param="value"
+        )
     if kind in _WORDS and isinstance(value, str):
         return value
     wanted = {
         MetricKind.BOOLEAN: "true or false",
         MetricKind.FLOAT: "a number",
+        MetricKind.COUNT: "a whole number from 0 up",
         MetricKind.COMMENT: "a string, the comment",
         MetricKind.DEMONSTRATION: "a string, the ideal answer",
         MetricKind.PREFERENCE: "a string, the id of the answer that lost",

@@ -116,7 +116,7 @@ def _subject(each: Heard) -> tuple[Any, ...]:
 def _fits(said: Said) -> bool:
     if said.kind == "boolean":
         return isinstance(said.value, bool)
-    if said.kind == "float":
+    if said.kind in ("float", "count"):
         return not isinstance(said.value, bool | str) and math.isfinite(said.value)
     if said.kind == "preference":
         return said.over is not None
