@@ -6,6 +6,7 @@ for the first 200 periods, 200 more for each time that the age grows e-fold, som
 
 from __future__ import annotations
 
+from collections.abc import Container
 from datetime import datetime
 
 from gateway.evaluation import figures
@@ -48,11 +49,11 @@ class Keeping:
             await self._post(connection, news)
         return [news]
 
-    async def stages(self, at: datetime) -> list[News]:
-        """News of every experiment whose stage is another than the one that was told last."""
+    async def stages(self, at: datetime, *, but: Container[str] = ()) -> list[News]:
+        """News of every experiment whose stage is another than the one that was told last; `but` are ids to leave."""
         told = []
         async with self._db.transaction() as connection:
-            for experiment_id in await looks.untold(connection):
+            for experiment_id in [one for one in await looks.untold(connection) if one not in but]:
                 before = await looks.state(connection, experiment_id, lock=True)
                 experiment = await experiments.find(connection, experiment_id)
                 if experiment is None or (before is not None and before.stage == experiment.stage.value):

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Coroutine
@@ -93,7 +94,7 @@ class Rounds:
 
     async def _lead(self, held: Alone) -> None:
         """Go round while the lock is ours. Steps under way are ended before it is given back."""
-        log.info("evaluating", extra={"period_s": self._seconds})
+        log.info("evaluating", extra={"pid": os.getpid(), "period_s": self._seconds})
         async with asyncio.TaskGroup() as steps:
             while True:
                 try:
@@ -179,12 +180,13 @@ class Rounds:
     async def _finish(self, experiment_id: str, work: Coroutine[Any, Any, None]) -> None:
         try:
             await self._try(work, "the step was not taken", experiment=experiment_id)
-            await self._try(self._tell_stages(), "stages were not told")
         finally:
             self._under_way.discard(experiment_id)
+        await self._try(self._tell_stages(), "stages were not told")
 
     async def _tell_stages(self) -> None:
-        for news in await self._keeping.stages(datetime.now(UTC)):
+        """Of a step that is under way later: what is told of it holds for all workers."""
+        for news in await self._keeping.stages(datetime.now(UTC), but=self._under_way):
             self._tell(news)
 
     def _lag(self) -> float:

@@ -31,6 +31,7 @@ def demo() -> int:
         console.print(f"FAILED: {failure}", style="bold red", markup=False)
     if not failures:
         console.print("No request failed, and every stream ended on the version it began with.", style="bold green")
+    console.print(CONSOLE.format(port=PORT, key=HOME / "gateway" / "admin.key"), markup=False)
     return 1 if failures else 0
 
 
@@ -41,7 +42,9 @@ def serve() -> int:
         gateway = stack.__enter__()
     try:
         key = loop.prepare(gateway)[loop.TENANT]
-        console.print(SNIPPETS.format(url=gateway.url, key=key, model=loop.ALIAS, system=SYSTEM), markup=False)
+        admin = HOME / "gateway" / "admin.key"
+        said = SNIPPETS.format(url=gateway.url, key=key, model=loop.ALIAS, system=SYSTEM, admin=admin)
+        console.print(said, markup=False)
         threading.Event().wait()
     except KeyboardInterrupt:
         console.print("stopping")
@@ -50,6 +53,12 @@ def serve() -> int:
     return 0
 
 
+CONSOLE = """
+The finished experiment is in the console, with its interval over time, its verdict and who promoted. To look at it:
+
+  make serve                             # the same database; a minute, for the engine
+  http://127.0.0.1:{port}/console         # sign in with the key in {key}
+"""
 SNIPPETS = """
 The gateway is up at {url} (Ctrl-C stops it). Ask it with curl:
 
@@ -66,6 +75,8 @@ or with Python:
       {{"role": "system", "content": "{system}"}},
       {{"role": "user", "content": "I was charged twice this month."}}])
   print(answer.choices[0].message.content)
+
+The console is at {url}/console: sign in with the key in {admin}.
 """
 
 if __name__ == "__main__":

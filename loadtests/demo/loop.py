@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from loadtests.demo import triage
-from loadtests.demo.gateway import Gateway, running
+from loadtests.demo.gateway import DemoFailed, Gateway, running
 from loadtests.demo.progress import Step, step
 from loadtests.demo.training import published_by, trainer
 from loadtests.demo.users import METRIC, Asked, Streamed, Users
@@ -26,6 +26,18 @@ AT_ONCE = 12
 STREAMS = 24
 COMPARED = 96
 AFTERWARDS = 40
+PLAN: dict[str, Any] = {
+    "primary": METRIC,
+    "guardrails": [{"metric": "error_rate", "margin": 0.2}],
+    "planned_units": COMPARED,
+    "burn_in": 30,
+    "ship": "rule",
+}
+"""Fixed before the first look. Some 48 users an arm are few: nothing is said before 30 in each, and no smaller margin
+than 20 points could be proven to hold with so few, though not one request fails."""
+EVALUATION_SECONDS = 2
+VERDICT_SECONDS = 60
+"""How long the rule may take after the last answer."""
 
 
 @dataclass(slots=True)
@@ -38,8 +50,11 @@ class Story:
     afterwards: list[Asked] = field(default_factory=list)
     streams: list[Streamed] = field(default_factory=list)
     results: dict[str, Any] = field(default_factory=dict)
+    experiment: dict[str, Any] = field(default_factory=dict)
+    decided: dict[str, Any] = field(default_factory=dict)
+    promotion: dict[str, Any] = field(default_factory=dict)
     published: list[dict[str, Any]] = field(default_factory=list)
-    swaps: list[tuple[str, dict[str, float]]] = field(default_factory=list)
+    swapped: dict[str, float] = field(default_factory=dict)
     asked: float = 0.0
     acknowledged: float = 0.0
     feedback_rows: list[tuple[str, str]] = field(default_factory=list)
@@ -50,7 +65,8 @@ def run(home: Path, model_path: Path) -> Story:
     shutil.rmtree(home / "gateway", ignore_errors=True)
     story = Story()
     with step("1  PostgreSQL, the gateway, and a real vLLM child") as now:
-        stack = running(home / "gateway", base_model=BASE_MODEL, model_path=model_path, say=now.say)
+        settings = {"GATEWAY_EVALUATION_SECONDS": str(EVALUATION_SECONDS)}
+        stack = running(home / "gateway", base_model=BASE_MODEL, model_path=model_path, say=now.say, settings=settings)
         gateway = stack.__enter__()
     try:
         _tell(gateway, story, home, model_path)
@@ -114,9 +130,17 @@ def feedback_behind(run_dir: Path) -> list[tuple[str, str]]:
 
 
 async def compare(gateway: Gateway, story: Story, keys: dict[str, str], tuned: str, now: Step) -> None:
-    """An experiment of base against `tuned`; the neighbour's users ask at the same time and must notice nothing."""
-    variants = [{"name": "base", "weight": 1, "ref": "base"}, {"name": "tuned", "weight": 1, "ref": tuned}]
-    body = {"alias": ALIAS, "name": "is tuning worth it", "metric": METRIC, "variants": variants}
+    """An experiment of base against `tuned` that ends by the rule; the neighbour's users ask meanwhile, and must notice
+    nothing."""
+    candidates = [{"name": "tuned", "weight": 1, "ref": tuned}]
+    hypothesis = "What the desk wrote down, learnt, sends more tickets to the right team than the base model does."
+    body = {
+        "alias": ALIAS,
+        "name": "is tuning worth it",
+        "hypothesis": hypothesis,
+        "candidates": candidates,
+        "plan": PLAN,
+    }
     experiment = await asyncio.to_thread(gateway.call, "POST", f"/tenants/{TENANT}/experiments", body)
     users, neighbours = (Users(gateway.url, keys[t], at_once=n) for t, n in ((TENANT, AT_ONCE), (NEIGHBOUR, 2)))
     count = _Counter(COMPARED, now)
@@ -129,18 +153,30 @@ async def compare(gateway: Gateway, story: Story, keys: dict[str, str], tuned: s
         await users.aclose()
         await neighbours.aclose()
     story.compared, story.neighbour = ours.result(), theirs.result()
-    await asyncio.sleep(1.5)  # the recorder writes in batches, at most a second apart
-    path = f"/experiments/{experiment['id']}/results?metric={METRIC}"
-    story.results = await asyncio.to_thread(gateway.call, "GET", path)
-    now.note = count.text()
+    await asyncio.to_thread(decided, gateway, story, experiment["id"], now)
+    now.note = f"{count.text()}; {story.experiment['stage']} by the rule"
+
+
+def decided(gateway: Gateway, story: Story, experiment: str, now: Step) -> None:
+    """Wait until the rule has ended the experiment, and read what it rests on. Raises `DemoFailed` if it does not."""
+    now.say("waiting for the rule's verdict")
+    give_up = time.monotonic() + VERDICT_SECONDS
+    while (found := gateway.call("GET", f"/experiments/{experiment}"))["status"] == "running":
+        if time.monotonic() > give_up:
+            sentence = gateway.call("GET", f"/experiments/{experiment}/verdict")["sentence"]
+            raise DemoFailed(f"the rule came to no verdict on {experiment}. {sentence}")
+        time.sleep(0.5)
+    story.experiment = found
+    story.decided = gateway.call("GET", f"/experiments/{experiment}/verdict")["decided"]
+    story.results = gateway.call("GET", f"/experiments/{experiment}/results?metric={METRIC}")
+    done = gateway.call("GET", f"/audit?tenant={TENANT}&limit=1000")["data"]
+    story.promotion = next((row for row in done if row["action"] == "experiment.promote"), {})
 
 
 async def swap_under_streams(gateway: Gateway, story: Story, key: str, ref: str, now: Step) -> None:
-    """Promote the first version to all traffic, open streams, promote `ref` in their midst, and let them end."""
+    """Open streams on the first version, which the rule has promoted; promote `ref` in their midst; let them end."""
     promote = f"/tenants/{TENANT}/aliases/{ALIAS}/promote"
     first = story.published[0]["ref"]
-    reply = await asyncio.to_thread(gateway.call, "POST", promote, {"ref": first})
-    story.swaps.append((f"{ALIAS} → {first}", reply["timings_ms"]))
     users, stop = Users(gateway.url, key, at_once=STREAMS), asyncio.Event()
     cases = triage.load("users")[COMPARED:]
     try:
@@ -156,7 +192,7 @@ async def swap_under_streams(gateway: Gateway, story: Story, key: str, ref: str,
             stop.set()
     finally:
         await users.aclose()
-    story.swaps.append((f"{ALIAS} → {ref}", reply["timings_ms"]))
+    story.swapped = reply["timings_ms"]
     story.streams = streaming.result()
     now.note = f"{len(story.streams)} streams, {sum(s.error is not None for s in story.streams)} failed"
 

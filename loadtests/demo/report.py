@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from scipy.stats import binomtest
 
-from loadtests.demo.loop import ALIAS, COMPARED, TENANT, Story
+from loadtests.demo.loop import ALIAS, TENANT, Story
 
 
 def failures(story: Story) -> list[str]:
@@ -27,6 +27,8 @@ def failures(story: Story) -> list[str]:
         for s in story.streams
         if s.began > story.acknowledged and s.served != second
     ]
+    if story.experiment["stage"] != "promoted" or story.promotion.get("actor") != "rule":
+        found.append(f"the experiment ended as {story.experiment['stage']}, and not by the rule's promotion")
     across = sum(s.began < story.asked < s.ended and s.served == first for s in story.streams)
     if across < 20:
         found.append(f"only {across} streams were open when the swap began; 20 are needed to call it one under load")
@@ -61,7 +63,7 @@ def _traffic(console: Console, story: Story) -> None:
 
 
 def _variants(console: Console, story: Story) -> None:
-    table = Table(title=f"Experiment on `{ALIAS}`: resolved, as judged by {COMPARED} users", title_justify="left")
+    table = Table(title=f"Experiment on `{ALIAS}`: resolved, as judged by its users", title_justify="left")
     for column in ("variant", "share", "users", "success", "95 % interval, valid at every look"):
         table.add_column(column, justify="left" if column == "variant" else "right")
     total = sum(variant["inferences"] for variant in story.results["variants"]) or 1
@@ -76,18 +78,31 @@ def _variants(console: Console, story: Story) -> None:
     after = (f"after the swap: {story.published[1]['ref']}", "100%", str(asked), f"{good / asked:.0%}")
     table.add_row(*after, f"{later.low:.0%} to {later.high:.0%} (Wilson, one look)")
     console.print(table)
+    _verdict(console, story)
+
+
+def _verdict(console: Console, story: Story) -> None:
+    plan = story.experiment["plan"]
+    console.print(f"The rule's verdict: {story.decided['sentence']}", markup=False)
+    console.print(
+        f"  Fixed before the first look: alpha {plan['alpha']}, intervals tightest at {plan['planned_units']} users,"
+        f" nothing said before {plan['burn_in']} in each arm. Who promoted: {story.promotion.get('actor')}.",
+        markup=False,
+    )
 
 
 def _versions(console: Console, story: Story) -> None:
     table = Table(title="Adapter versions and swaps", title_justify="left")
     for column in ("version", "digest", "learned from", "held-out loss", "swap: prepare · commit · acknowledge (ms)"):
         table.add_column(column)
-    for published, (_, timings) in zip(story.published, story.swaps, strict=True):
+    for published, timings in zip(story.published, (None, story.swapped), strict=True):
         lineage, metrics = published["manifest"]["lineage"], published["manifest"]["metrics"]
         learned = f"{lineage['examples']} examples, of which {lineage['feedback']} from feedback"
         if lineage["parent"]:
             learned += f"; follows {lineage['parent']}"
-        phases = " · ".join(f"{timings[phase]:.0f}" for phase in ("prepare", "commit", "acknowledge"))
+        phases = "by the rule, of its verdict"
+        if timings is not None:
+            phases = " · ".join(f"{timings[phase]:.0f}" for phase in ("prepare", "commit", "acknowledge"))
         loss = f"{metrics['held_out_loss_before']:.2f} → {metrics['held_out_loss']:.2f}"
         table.add_row(published["ref"], published["digest"][:19] + "…", learned, loss, phases)
     console.print(table)
