@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-settings.register_profile("fast", max_examples=20)  # for `make test-fast`; `make test` takes the default, 100
+settings.register_profile("fast", max_examples=10)  # for `make test-fast`; `make test` takes the default, 100
 
 NEEDS = {
     "test_batches.py": "training",

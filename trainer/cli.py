@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -121,10 +122,11 @@ def validate(
     print(f"valid: {len(dataset.train)} rows to train on, {len(dataset.held_out)} held out")  # noqa: T201  # the result
 
 
-def main() -> None:
-    """The command line. An expected error is one line on standard error and exit status 1."""
+def main(words: Sequence[str] | None = None) -> None:
+    """The command line, or `words` as if they had been typed. It ends in `SystemExit`: an expected error is one line on
+    standard error and exit status 1."""
     try:
-        app()
+        app(words)
     except (TrainerError, ContractError) as error:
         _complain(str(error))
         sys.exit(1)

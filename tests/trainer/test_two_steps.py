@@ -1,4 +1,4 @@
-"""Every recipe on the tiny model: two steps, stopped in the second and continued. What `make test-fast` can afford.
+"""Every recipe on the tiny model: two steps, stopped in the second and continued. `make test-fast` can afford sft.
 
 torch is imported in the tests and not above them: other processes of the tests only collect this page.
 """
@@ -53,8 +53,8 @@ def losses(wanted: RunSettings) -> list[float]:
     ("recipe", "quantize"),
     [
         ("sft", "none"),
-        ("dpo", "none"),
-        ("kto", "none"),
+        pytest.param("dpo", "none", marks=pytest.mark.training),
+        pytest.param("kto", "none", marks=pytest.mark.training),
         pytest.param("sft", "nf4", marks=pytest.mark.training),
     ],
 )

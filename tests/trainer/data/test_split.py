@@ -50,7 +50,7 @@ def sides_of(found: data.Dataset) -> dict[str, set[str]]:
     return {name: {row.unit for row in rows if row.unit is not None} for name, rows in named.items()}
 
 
-@settings(max_examples=40, deadline=None)  # the first one imports datasketch
+@settings(deadline=None)  # the first one imports datasketch
 @given(ROWS, ROWS)
 def test_users_stay_on_their_side_whatever_is_added_and_every_row_is_counted(
     before: list[Example], added: list[Example]
@@ -69,7 +69,7 @@ def test_users_stay_on_their_side_whatever_is_added_and_every_row_is_counted(
             assert all(seen.setdefault(unit, side) == side for unit in units)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(deadline=None)
 @given(st.permutations(range(12)), st.sampled_from(["sft", "dpo", "kto"]))
 def test_each_recipe_gets_the_rows_it_learns_from_and_the_others_are_counted(order: list[int], recipe: str):
     rows = [row(f"{n}", kind="label", label=n % 2 == 0) for n in range(4)]
@@ -175,7 +175,7 @@ def test_a_runs_card_is_written_from_what_was_read(tmp_path: Path):
     assert {path.name for path in (tmp_path / "data").iterdir()} == {"card.json", "card.md", *pictures}
 
 
-@settings(max_examples=60, deadline=None)
+@settings(deadline=None)
 @given(
     st.sampled_from(["jsonl", "csv", "parquet", "jsonl.gz", "jsonl.zst"]),
     st.binary(max_size=60) | st.text('prompt,completion\n"\0\r{}[]:é', max_size=60).map(str.encode),

@@ -64,7 +64,7 @@ _SETTINGS = st.builds(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(deadline=None)
 @given(streams(), _SETTINGS, st.randoms(use_true_random=False))
 def test_the_compilers_promises_hold(stream: list[Judged], chosen: FeedbackSettings, random: Any):
     found = feedback.compile(stream, chosen)
