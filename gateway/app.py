@@ -215,6 +215,7 @@ class App:
     ) -> Rooms:
         settings, current = self.settings, self.current
         assert settings.admin_key is not None  # the supervisor resolved it
+        assert self.door is not None  # it is built before
         swaps, lineages = Swaps(database, store), Lineages(database, current)
         base = BaseShape.of(settings.model_path) if settings.model_path else None
         revision = base_revision(settings.model_path) if settings.model_path else None
@@ -238,6 +239,7 @@ class App:
             users=Users(database, lineages),
             intake=Intake(database, current, emit=self._tell_of_feedback),
             judging=Judging(database, Tallies(database)),
+            door=self.door,
             engine_view=partial(view_of, settings, revision, database, residency),
             render=engine.render,
             admin_key=settings.admin_key.get_secret_value(),

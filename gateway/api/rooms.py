@@ -17,6 +17,7 @@ from gateway.control.tenants import Tenants
 from gateway.control.users import Users
 from gateway.evaluation.judging import Judging
 from gateway.feedback.intake import Intake
+from gateway.serving.inside import Serves
 from gateway.snapshot import Current
 from gateway.store.database import Database
 
@@ -32,7 +33,7 @@ class Rooms:
     """`readiness` says in a few words why this worker should get no traffic now, or None when it should.
 
     `engine_view` is the installation's view of the engine as JSON, `render` the engine's own rendering of a chat into
-    token ids; `metrics_text` is the Prometheus page;
+    token ids; `door` is the data plane's, for what the console asks; `metrics_text` is the Prometheus page;
     uploads of at most `max_adapter_bytes` are staged in `upload_dir`.
     """
 
@@ -48,6 +49,7 @@ class Rooms:
     users: Users
     intake: Intake
     judging: Judging
+    door: Serves
     engine_view: Callable[[], Awaitable[dict[str, Any]]]
     render: Render
     admin_key: str

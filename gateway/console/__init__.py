@@ -33,13 +33,29 @@ from fastapi import FastAPI
 from starlette.responses import RedirectResponse
 
 from gateway.api.rooms import Rooms
-from gateway.console import adapters, assets, experiments, power, rounds, sign_in, starting, steps
+from gateway.console import (
+    adapters,
+    answers,
+    assets,
+    experiments,
+    feedback,
+    pairs,
+    playground,
+    power,
+    rounds,
+    sign_in,
+    starting,
+    steps,
+    traffic,
+)
+from gateway.console.asking import Asking
 from gateway.console.guard import Guard, install
 from gateway.console.here import navigation
+from gateway.console.recent import Recent
 
 PREFIX = "/console"
 
-PAGES = (starting, power, experiments, steps, adapters, rounds)
+PAGES = (starting, power, experiments, steps, adapters, traffic, feedback, answers, pairs, playground, rounds)
 """In the order of the navigation, and of matching: `experiments/new` comes before `experiments/{experiment}`."""
 
 
@@ -47,6 +63,8 @@ def build(rooms: Rooms) -> FastAPI:
     """The console as an application of its own, to be mounted at `PREFIX`."""
     app = FastAPI(title="Tuneloop's console", openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
     app.state.rooms = rooms
+    app.state.recent = Recent(rooms.db)
+    app.state.asking = Asking(rooms.door, rooms.keys, rooms.current)
     app.state.navigation = navigation(page.PLACE for page in PAGES)
     install(app)
     for room in (sign_in, assets, *PAGES):

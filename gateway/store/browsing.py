@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from gateway.domain import MetricKind
@@ -25,10 +25,12 @@ RECENT = 5000
 """Inferences among which pairs are looked for."""
 
 _NEWEST = 2**63 - 1
+_OUT_OF_ORDER = timedelta(minutes=5)
+"""Feedback is timed by its gateway and numbered by the database: it may seem out of order by so much."""
 
 _SPAN = """
-SELECT min(seq) AS oldest, count(*) AS walked
-FROM (SELECT seq FROM feedback WHERE tenant = $1 AND seq < $2 ORDER BY seq DESC LIMIT $3) AS span
+SELECT min(seq) AS oldest, count(*) AS walked, max(created_at) AS newest
+FROM (SELECT seq, created_at FROM feedback WHERE tenant = $1 AND seq < $2 ORDER BY seq DESC LIMIT $3) AS span
 """
 _FOUND = """
 SELECT f.seq, f.id, f.created_at, f.metric, f.kind, f.number, f.words, f.inference_id, f.episode_id, f.comment,
@@ -169,12 +171,12 @@ async def feedback(
     """The newest first, from `before` (a page's `older`) on. A page can be short, or empty, before the end: then the
     filter fitted nothing more among `span * SPANS`."""
     place, found, looked_at = before or _NEWEST, list[Said](), 0
-    filters = (wanted.metric, wanted.source, wanted.since, wanted.corrected, wanted.number, wanted.text)
+    filters: tuple[Any, ...] = (wanted.metric, wanted.source, wanted.since, wanted.corrected, wanted.number, wanted.text)
     filters += (wanted.alias, wanted.variant, wanted.version)
     for _ in range(SPANS):
         async with database.transaction(picture=True) as connection:
             walk = await connection.fetchrow(_SPAN, tenant, place, span)
-            if not walk["walked"]:
+            if not walk["walked"] or (wanted.since and walk["newest"] < wanted.since - _OUT_OF_ORDER):
                 return Page(found, None, looked_at)
             more = limit - len(found)
             rows = await connection.fetch(_FOUND, tenant, place, walk["oldest"], more, *filters)

@@ -19,9 +19,11 @@ from gateway.api.rooms import Rooms
 from gateway.control.feed import Feed
 from gateway.control.lineage import Lineages
 from gateway.control.users import Users
+from gateway.errors import Unavailable
 from gateway.evaluation.judging import Judging
 from gateway.feedback.intake import Intake
 from gateway.feedback.tallies import Tallies
+from gateway.serving.call import Call
 from gateway.snapshot import Current
 from gateway.store.database import Database
 from gateway.store.snapshots import read_version
@@ -86,6 +88,13 @@ class Installation:
                 await self.changed.wait()
 
 
+class NoEngine:
+    """In the door's place: refuses each call."""
+
+    async def serve(self, call: Call) -> None:
+        call.refuse(Unavailable("There is no engine here."))
+
+
 @asynccontextmanager
 async def installed(db: Database, directory: Path) -> AsyncIterator[Installation]:
     """An installation without workers or engine: swaps find nobody to wait for."""
@@ -113,6 +122,7 @@ async def installed(db: Database, directory: Path) -> AsyncIterator[Installation
         users=Users(db, lineages),
         intake=Intake(db, current),
         judging=Judging(db, Tallies(db)),
+        door=NoEngine(),
         engine_view=engine_view,
         render=render,
         admin_key=ADMIN_KEY,
