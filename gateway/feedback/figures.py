@@ -6,7 +6,8 @@ It knows the plan and the metrics' directions; what the figures of all metrics c
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -18,20 +19,21 @@ from gateway.feedback.estimation import Arm, Contrast
 from gateway.findings import Diagnostics, Figure, Role, Segment, Status
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Bench:
     """All that a figure is made from: the experiment, its metrics, and the evidence of all or of a part."""
 
     experiment: Experiment
     metrics: Mapping[str, Metric]
     evidence: Evidence
+    _arms: dict[tuple[str, str], Arm] = field(init=False, default_factory=dict, repr=False, compare=False)
 
     @property
     def candidates(self) -> tuple[str, ...]:
         """The names of the variants after the first."""
         return tuple(variant.name for variant in self.experiment.variants[1:])
 
-    @property
+    @cached_property
     def epochs(self) -> range:
         """Positions; also those of epochs that only the evidence knows."""
         seen = [epoch for epoch, _ in self.evidence.exposed] + [epoch for _, epoch, _ in self.evidence.sums]
@@ -46,7 +48,12 @@ class Bench:
         return [self.evidence.exposed.get((epoch, variant), 0) for epoch in self.epochs]
 
     def arm(self, metric: Metric, variant: str) -> Arm:
-        """What the variant's units say of the metric, by epoch."""
+        """What the variant's units say of the metric, by epoch. Made once."""
+        if (metric.name, variant) not in self._arms:
+            self._arms[metric.name, variant] = self._arm(metric, variant)
+        return self._arms[metric.name, variant]
+
+    def _arm(self, metric: Metric, variant: str) -> Arm:
         found = [self.evidence.sums.get((metric.name, epoch, variant), Sums()) for epoch in self.epochs]
         if metric.kind is MetricKind.COUNT:
             found = [_per_unit(sums, units) for sums, units in zip(found, self.exposed(variant), strict=True)]

@@ -27,7 +27,7 @@ def looked(every: int, n: Any, s: Any, m: Any = None, x: Any = None) -> Sums:
     fields = {name: _running(values, every) for name, values in products.items() if name in Sums.__slots__}
     runs, units = of["n"].shape
     seen = np.broadcast_to(np.arange(every, units + 1, every, dtype=float)[None, :, None], (runs, units // every, 1))
-    return Sums(units=seen, **fields)  # type: ignore[arg-type]  # arrays in place of numbers, as estimation.py allows
+    return Sums(units=seen, **fields)
 
 
 def ones(values: Any, every: int) -> Sums:

@@ -84,5 +84,5 @@ def test_more_judgements_fewer_who_judge_and_more_arms_move_the_size_as_they_sho
 )
 def test_what_cannot_be_planned_is_refused_with_its_name(wrong: dict[str, float], param: str):
     with pytest.raises(InvalidRequest) as refused:
-        units_needed(**({"base": 0.3, "effect": 0.06} | wrong))  # type: ignore[arg-type]  # wrong on purpose
+        units_needed(**({"base": 0.3, "effect": 0.06} | wrong))
     assert refused.value.param == param
