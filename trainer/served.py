@@ -5,7 +5,9 @@ It knows the gateway and the tokenizer, and no torch beyond what the tokenizer b
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from adapters.examples import Example
@@ -25,23 +27,44 @@ _EVERY_ROLE = [
 ]
 
 
-def require_limits(settings: RunSettings, limits: EngineLimits) -> None:
-    """Refuse what the engine could not serve: base, rank, revision, targets, length. Raises `NotServable`."""
+def require_limits(settings: RunSettings, limits: EngineLimits, *, hub_cache: Path | None = None) -> None:
+    """Refuse what the engine could not serve: base, rank, revision, targets, length. Raises `NotServable`.
+
+    Revision and targets are known of a base that is on this machine: in a directory, or whole in the hub's cache.
+    """
     require_servable(limits, base_model=settings.base_model, rank=settings.lora.rank)
     if limits.context is not None and settings.data.max_tokens > limits.context:
         what = f"data.max_tokens is {settings.data.max_tokens}, but the engine's context is {limits.context} tokens"
         raise NotServable(what, f"set data.max_tokens to {limits.context} or less, or raise the engine's max_model_len")
-    if settings.model_path is None:
+    here = settings.model_path or _cached(settings.base_model, hub_cache)
+    if here is None:
         return
-    if limits.base_revision is not None and base_revision(settings.model_path) != limits.base_revision:
-        what = f"{settings.model_path} and the gateway's engine hold different weights of {settings.base_model}"
+    if limits.base_revision is not None and base_revision(here) != limits.base_revision:
+        what = f"{here} and the gateway's engine hold different weights of {settings.base_model}"
         raise NotServable(what, "train on the files that the engine serves")
     if settings.lora.targets != "all-linear":
-        known = {name.rpartition(".")[2] for name in BaseShape.of(settings.model_path).linear}
+        known = {name.rpartition(".")[2] for name in BaseShape.of(here).linear}
         unknown = sorted({name.rpartition(".")[2] for name in settings.lora.targets} - known)
         if unknown:
             what = f"the base model has no linear layer {', '.join(unknown)}"
             raise NotServable(what, f"set lora.targets to all-linear, or to some of {', '.join(sorted(known))}")
+
+
+def _cached(name: str, hub_cache: Path | None) -> Path | None:
+    """The directory that transformers loads a model of this name from, if no file of its weights is missing there."""
+    from huggingface_hub import try_to_load_from_cache
+
+    try:
+        config = try_to_load_from_cache(name, "config.json", cache_dir=hub_cache)
+    except ValueError:  # no name that a hub could have
+        return None
+    if not isinstance(config, str):
+        return None
+    index = Path(config).with_name("model.safetensors.index.json")
+    files = {"model.safetensors"}
+    if index.is_file():
+        files = set(json.loads(index.read_text("utf-8"))["weight_map"].values())
+    return index.parent if all((index.parent / file).is_file() for file in files) else None
 
 
 def require_same_tokens(settings: RunSettings, rows: Sequence[Example], voice: Progress) -> None:

@@ -43,7 +43,8 @@ def keep(run: RunDirectory, settings: RunSettings) -> None:
         )
     _check(draft, settings)
     facts: dict[str, Any] = {"from": wanted if ref is None else str(ref)}
-    run.remember(start=facts if ref is None else {**facts, "ref": str(ref)})
+    known = _continued(draft) if ref is None else str(ref)
+    run.remember(start=facts if known is None else {**facts, "ref": known})
     draft.rename(run.path / "start")  # last: with it there is one
 
 
@@ -72,6 +73,11 @@ def _fetch(settings: RunSettings, ref: AdapterRef, into: Path) -> None:
                 with (into / entry.name).open("wb") as file:
                     shutil.copyfileobj(source, file)
     packed.unlink()
+
+
+def _continued(directory: Path) -> str | None:
+    """The version that a directory's own training went on from: what that one learnt is in these weights, too."""
+    return Manifest.read(directory).lineage.continues if (directory / MANIFEST).exists() else None
 
 
 def _check(directory: Path, settings: RunSettings) -> None:
