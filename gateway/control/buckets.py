@@ -7,7 +7,7 @@ of a layer frees is just what the next one may take. It knows no experiments, no
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 GRAIN = 2.0**-40
 
@@ -15,6 +15,8 @@ Buckets = tuple[tuple[float, str], ...]
 """(end, variant's name), ends rising to 1."""
 Stretch = tuple[float, float]
 """Half-open."""
+_Piece = tuple[float, str]
+"""(length, variant's name)."""
 
 
 def on_grid(number: float) -> float:
@@ -41,27 +43,47 @@ def rebucket(buckets: Sequence[tuple[float, str]], weights: Mapping[str, float])
     """The buckets whose shares are the `weights`' (relative, not all 0; by name), moving as little as possible.
 
     What moves is the total variation distance between old and new shares: a variant that grows loses nothing, one that
-    shrinks gains nothing.
+    shrinks gains nothing. Where two such are neighbours their border moves, so that weights that go to and fro move the
+    same units to and fro.
     """
-    wanted, old = _shares_of(weights), [(on_grid(end), name) for end, name in buckets]
-    have = shares(old)
-    surplus = {name: share - wanted.get(name, 0.0) for name, share in have.items()}
-    growing = [(name, share - have.get(name, 0.0)) for name, share in wanted.items() if share > have.get(name, 0.0)]
-    pieces: list[tuple[float, str]] = []
-    begin = 0.0
-    for end, name in old:
-        length, begin = end - begin, end
-        given = min(length, max(surplus[name], 0.0))
-        surplus[name] -= given
-        pieces.append((length - given, name))
-        while given > 0:
-            gainer, lacking = growing.pop(0)
-            taken = min(given, lacking)
-            pieces.append((taken, gainer))
-            given -= taken
-            if lacking > taken:
-                growing.insert(0, (gainer, lacking - taken))
-    return _joined(pieces)
+    old = [(on_grid(end), name) for end, name in buckets]
+    wanted, have = _shares_of(weights), shares(old)
+    change = {name: wanted.get(name, 0.0) - have.get(name, 0.0) for name in {**have, **wanted}}
+    begins = [0.0, *(end for end, _ in old)]
+    pieces = [(end - begin, name) for begin, (end, name) in zip(begins, old, strict=False)]
+    return _joined(_cut(_borders_moved(pieces, change), change))
+
+
+def _borders_moved(pieces: Sequence[_Piece], change: dict[str, float]) -> list[_Piece]:
+    """Give of each piece that is to shrink to a neighbour that is to grow. What is done is taken off `change`."""
+    done, found = False, list(pieces)
+    while not done:
+        done = True
+        for giver, taker in [(n + 1 - d, n + d) for n in range(len(found) - 1) for d in (0, 1)]:
+            (length, loser), (other, gainer) = found[giver], found[taker]
+            given = min(length, -change[loser], change[gainer])
+            if given > 0:
+                change[loser] += given
+                change[gainer] -= given
+                found[giver], found[taker] = (length - given, loser), (other + given, gainer)
+                done = False
+        found = [piece for piece in found if piece[0] > 0]
+    return found
+
+
+def _cut(pieces: Sequence[_Piece], change: dict[str, float]) -> Iterator[_Piece]:
+    """What is still to be given goes to whoever still is to grow, wherever that one is."""
+    for length, name in pieces:
+        rest = length
+        while rest > 0 and change[name] < 0:
+            gainer = next(one for one in change if change[one] > 0)
+            given = min(rest, -change[name], change[gainer])
+            change[name] += given
+            change[gainer] -= given
+            rest -= given
+            yield given, gainer
+        if rest > 0:
+            yield rest, name
 
 
 def free(taken: Iterable[Stretch]) -> tuple[Stretch, ...]:

@@ -13,18 +13,10 @@ from gateway.domain import Alias, Assignment, Reason, Split, Unit, Variant
 from gateway.identity import unit_of
 
 
-def _digest(salt: str, tenant: str, key: str) -> bytes:
-    return hashlib.sha256(f"{salt}:{tenant}:{key}".encode("utf-8", "surrogatepass")).digest()
-
-
 def share(salt: str, tenant: str, targeting_key: str) -> float:
     """Where in [0, 1] a targeting key falls: the same for ever under one salt, and unrelated under another."""
-    return int.from_bytes(_digest(salt, tenant, targeting_key)[:8], "big") / 2**64
-
-
-def place(salt: str, tenant: str, unit: str) -> float:
-    """Where in [0, 1] a unit falls when it is asked whether it takes part: unrelated to its `share`."""
-    return int.from_bytes(_digest(salt, tenant, unit)[8:16], "big") / 2**64
+    digest = hashlib.sha256(f"{salt}:{tenant}:{targeting_key}".encode("utf-8", "surrogatepass")).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64
 
 
 def assignment(
@@ -93,3 +85,7 @@ def _arms(alias: Alias, split: Split, named: dict[str, Variant]) -> tuple[tuple[
         for name, length in lengths.items()
     }
     return tuple((end, made[name]) for end, name in split.buckets)
+
+
+def _digest(salt: str, tenant: str, key: str) -> bytes:
+    return hashlib.sha256(f"{salt}:{tenant}:{key}".encode("utf-8", "surrogatepass")).digest()
