@@ -58,9 +58,8 @@ def test_the_lead_of_an_arm_that_loses_complaints_is_seldom_a_win(
     heard: float, rate: float, lost: tuple[float, float], most: float
 ):
     leads, alarm, wins = _watched(np.random.default_rng(70), heard=heard, rate=rate, lost=lost, runs=1000)
-    print(
-        f"\nheard from {heard:.0%}, lost {lost}: leads {ever(leads):.3f}, alarm {ever(alarm):.3f}, won {ever(wins):.3f}"
-    )
+    early = np.mean(first(leads, 1.0 * np.arange(LOOKS)) < first(alarm, 1.0 * np.arange(LOOKS)))
+    print(f"\nheard from {heard:.0%}, lost {lost}: leads {ever(leads):.3f}, early {early:.3f}, won {ever(wins):.3f}")
     assert ever(leads) > 0.5, "the trap is one"
     assert ever(wins) <= most
 
