@@ -24,7 +24,13 @@ from trainer.gate import cli as gate_cli
 from trainer.lineage import cli as lineage_cli
 from trainer.run import check_engine, read, run_all
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="From rows and live feedback to an adapter that is served. Progress goes to standard error, the result to "
+    "standard output.",
+)
 app.add_typer(data_cli.app, name="data")
 
 REFUSED = 3

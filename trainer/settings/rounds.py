@@ -40,7 +40,7 @@ class FeedbackSettings(Settings):
 
 
 class RoundSettings(Settings):
-    """What is enough for a round, in rows as their weights count them; docs/training.md has the sources."""
+    """What is enough for a round, in rows as their weights count them; trainer/feedback/plan.py has the sources."""
 
     sft_rows: int = Field(50, ge=1, description="corrections, demonstrations and liked answers")
     dpo_pairs: int = Field(500, ge=1)
