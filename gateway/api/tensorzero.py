@@ -1,6 +1,7 @@
 """POST /feedback as TensorZero's clients send it: their names for what `/v1/feedback` takes, their errors, UUIDs.
 
-Its other half, `/inference`, is the data plane's. It is described in docs/moving-from-tensorzero.md.
+Its other half, `/inference`, is the data plane's; docs/moving-from-tensorzero.md describes both. Their built-in metrics
+`comment` and `demonstration` are metrics that each tenant begins with.
 """
 
 from __future__ import annotations
@@ -18,14 +19,10 @@ from starlette.responses import JSONResponse, Response
 from gateway.api.auth import speaking_tenant
 from gateway.api.bodies import CallerHere, IdentifiedRoute, RoomsHere
 from gateway.api.errors import describe
-from gateway.api.rooms import Rooms
 from gateway.api.shapes import Body
-from gateway.domain import Feedback, Metric, MetricKind, Scope, Tenant
+from gateway.domain import Scope
 from gateway.errors import GatewayError, InvalidRequest
 from gateway.feedback.intake import FeedbackBody
-
-BUILT_IN = {"comment": MetricKind.COMMENT, "demonstration": MetricKind.DEMONSTRATION}
-"""Metrics that nobody declares there: declared here for a tenant as soon as one is first used."""
 
 
 class TensorZeroRoute(IdentifiedRoute):
@@ -66,16 +63,10 @@ class Judgement(Body):
 async def give(body: Judgement, rooms: RoomsHere, caller: CallerHere) -> dict[str, str]:
     """Durable once answered, unless it is a dry run."""
     tenant = speaking_tenant(caller, Scope.FEEDBACK)
-    said = _said(body)
-    try:
-        feedback = await _take(rooms, tenant, said, dryrun=body.dryrun is True)
-    except InvalidRequest as error:
-        kind = BUILT_IN.get(body.metric_name)
-        if error.code != "metric_not_found" or kind is None:
-            raise
-        metric = Metric(tenant.name, body.metric_name, kind, description="Built in, as at TensorZero.")
-        await rooms.metrics.declare(metric, actor=caller.actor)
-        feedback = await _take(rooms, tenant, said, dryrun=body.dryrun is True)
+    if body.dryrun:
+        feedback = await rooms.intake.check(tenant, _said(body))
+    else:
+        feedback, _ = await rooms.intake.accept(tenant, _said(body))
     return {"feedback_id": str(uuid.UUID(feedback.id.removeprefix("fb-")))}
 
 
@@ -89,13 +80,6 @@ def _said(body: Judgement) -> FeedbackBody:
         )
     except ValidationError as error:
         raise describe(error.errors()) from None
-
-
-async def _take(rooms: Rooms, tenant: Tenant, said: FeedbackBody, *, dryrun: bool) -> Feedback:
-    if dryrun:
-        return await rooms.intake.check(tenant, said)
-    feedback, _ = await rooms.intake.accept(tenant, said)
-    return feedback
 
 
 def _episode(text: str | None) -> str | None:
