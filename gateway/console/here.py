@@ -11,15 +11,23 @@ from fastapi import Depends, Request
 from starlette.datastructures import FormData, UploadFile
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
+from adapters.errors import ContractError
+from adapters.manifest import Manifest
 from gateway.api.auth import Caller, own_tenant, require_operator
 from gateway.api.rooms import Rooms
 from gateway.console import session
 from gateway.console.guard import SAFE
 from gateway.console.templating import page_of
 from gateway.control.names import unknown
-from gateway.errors import Forbidden, InvalidRequest
+from gateway.domain import Adapter
+from gateway.errors import Forbidden, GatewayError, InvalidRequest
 
 COOKIE = "tuneloop_console"
+MOST_MANIFESTS = 1000
+"""In memory, some kilobytes each."""
+
+_MANIFESTS: dict[str, Manifest] = {}
+"""By the digest of what they describe: the same for every tenant that has those very bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +68,17 @@ class Desk:
     def tenants(self) -> list[str]:
         """Those that this caller may look at, by name."""
         return sorted(name for name in self.rooms.current.snapshot.tenants if self.caller.administers(name))
+
+    async def manifest(self, adapter: Adapter) -> Manifest | None:
+        """What a version is made of; None where the store does not give it. It never changes, so it is read once."""
+        if adapter.digest not in _MANIFESTS:
+            if len(_MANIFESTS) >= MOST_MANIFESTS:
+                _MANIFESTS.clear()
+            try:
+                _MANIFESTS[adapter.digest] = await self.rooms.adapters.describe(adapter.ref)
+            except (GatewayError, ContractError):
+                return None
+        return _MANIFESTS[adapter.digest]
 
     def path(self, below: str = "", *, tenant: str | None = None) -> str:
         """The address of one of the tenant's pages."""

@@ -20,8 +20,10 @@ def number(value: float | None, digits: int = 3) -> str:
     """With `digits` significant digits and thousands apart: 12,400 · 0.0312."""
     if value is None or not isfinite(value):
         return NOTHING
-    if value == 0:
+    if abs(value) < 1e-12:  # what is left of a sum of equal numbers
         return "0"
+    if abs(value) < 1e-4:
+        return f"{value:.1e}"
     places = max(0, digits - 1 - floor(log10(abs(value))))
     text = f"{value:,.{min(places, 12)}f}"
     if float(value).is_integer() and abs(value) < 1e12:
@@ -38,10 +40,11 @@ def measured(value: float | None, unit: str = "", *, signed: bool = False) -> st
     """A value with its unit: "31.2 %", "412 ms". Signed, it is a difference: "+1.8 pp"."""
     if value is None or not isfinite(value):
         return NOTHING
-    sign = "+" if signed and value > 0 else MINUS if value < 0 else ""
+    text = f"{fixed(abs(value) * 100)} {'pp' if signed else '%'}" if unit == SHARE else number(abs(value))
+    sign = "" if text.strip("0. %p") == "" else "+" if signed and value > 0 else MINUS if value < 0 else ""
     if unit == SHARE:
-        return f"{sign}{fixed(abs(value) * 100)} {'pp' if signed else '%'}"
-    return f"{sign}{number(abs(value))}{' ' + unit if unit else ''}"
+        return f"{sign}{text}"
+    return f"{sign}{text}{' ' + unit if unit else ''}"
 
 
 def interval(low: float | None, high: float | None, unit: str = "") -> str:
@@ -77,6 +80,16 @@ def moment(value: datetime | None) -> str:
     return value.astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC") if value else NOTHING
 
 
+def made(value: datetime) -> str:
+    """A manifest's moment; the beginning of time is what an imported adapter has."""
+    return moment(value) if value.timestamp() > 0 else NOTHING
+
+
+def short(digest: str) -> str:
+    """A digest's beginning."""
+    return digest.removeprefix("sha256:")[:12]
+
+
 def ago(value: datetime | None) -> str:
     """How long since: "3 min ago"."""
     return f"{span(datetime.now(UTC) - value)} ago" if value else NOTHING
@@ -102,5 +115,6 @@ def spaced(name: object) -> str:
 
 
 FILTERS: dict[str, Callable[..., Any]] = {
-    one.__name__: one for one in (number, plain, measured, interval, percent, chance, moment, ago, span, plural, spaced)
+    one.__name__: one
+    for one in (number, plain, measured, interval, percent, chance, moment, made, short, ago, span, plural, spaced)
 }

@@ -7,14 +7,17 @@
   });
 
   // A <details> that somebody opened stays open when the part around it comes anew.
-  let opened = [];
-  document.addEventListener("htmx:beforeSwap", (event) => {
-    opened = [...event.detail.target.querySelectorAll("details[open][id]")].map((one) => one.id);
+  const opened = new WeakMap();
+  document.addEventListener("htmx:beforeSwap", ({ detail }) => {
+    opened.set(detail.xhr, [...detail.target.querySelectorAll("details[open][id]")].map((one) => one.id));
   });
-  document.addEventListener("htmx:afterSettle", () => {
-    for (const id of opened) document.getElementById(id)?.setAttribute("open", "");
+  document.addEventListener("htmx:afterSettle", ({ detail }) => {
+    for (const id of opened.get(detail.xhr) ?? []) document.getElementById(id)?.setAttribute("open", "");
     drawAll();
   });
+
+  // Between two ticks of a time axis, in seconds.
+  const STEPS = [1, 5, 15, 30, 60, 300, 900, 1800, 3600, 7200, 14400, 21600, 43200, ...[1, 2, 7, 14, 30, 90, 365].map((days) => days * 86400)];
 
   const drawn = new Map();
   const probe = document.createElement("span");
@@ -31,7 +34,7 @@
   }
 
   function draw(place) {
-    const spec = JSON.parse(document.querySelector(`[data-plot-of="${CSS.escape(place.id)}"]`).textContent);
+    const spec = JSON.parse(place.dataset.plot);
     const font = "13px " + getComputedStyle(document.body).fontFamily;
     const data = [spec.x], series = [{}], bands = [], ends = [];
     for (const line of spec.lines) {
@@ -56,15 +59,36 @@
         x: { time: spec.time },
         y: { range: (_, low, high) => range(spec, low, high) },
       },
-      axes: [axis, { ...axis, size: 64, values: (_, ticks) => ticks.map((tick) => (spec.signed && tick > 0 ? "+" : "") + tick.toLocaleString("en", { maximumSignificantDigits: 4 })) }],
+      axes: [{ ...axis, ...(spec.time ? { values: clock, incrs: STEPS, space: 80 } : {}) }, { ...axis, size: 64, values: (_, ticks) => ticks.map((tick) => (spec.signed && tick > 0 ? "+" : "") + tick.toLocaleString("en", { maximumSignificantDigits: 4 })) }],
       series, bands, cursor: { drag: { x: false, y: false } },
       hooks: { draw: [(u) => { if (spec.signed) zero(u); label(u, ends, font); }] },
     }, data, place);
     drawn.set(place, plot);
   }
 
+  // ISO dates and 24 hours in UTC, as everywhere on the page. The date stands where it changes.
+  function clock(u, ticks, _axis, _space, step) {
+    let day = "";
+    return ticks.map((tick) => {
+      const [date, time] = new Date(tick * 1e3).toISOString().split("T");
+      const now = step >= 86400 ? date : time.slice(0, step < 60 ? 8 : 5) + (date === day ? "" : "\n" + date);
+      day = date;
+      return now;
+    });
+  }
+
+  // Intervals begin very wide: the newest ones decide what is seen, and what is far beyond them is cut off.
+  function focus(spec, low, high) {
+    if (!spec.lines.some((line) => line.low)) return [low, high];
+    const shown = spec.lines.flatMap((line) => [line.mid, line.low, line.high].filter(Boolean));
+    const ends = shown.map((part) => part.findLast((value) => value !== null) ?? 0);
+    const least = Math.min(0, ...ends), most = Math.max(0, ...ends), span = most - least;
+    return [Math.max(low, least - span), Math.min(high, most + span)];
+  }
+
   function range(spec, low, high) {
     if (low === null || high === null) return [0, 1];
+    if (spec.signed) [low, high] = focus(spec, low, high);
     if (spec.signed || spec.zero) { low = Math.min(low, 0); high = Math.max(high, 0); }
     const margin = (high - low || Math.abs(high) || 1) * 0.08;
     return [low < 0 || !spec.zero ? low - margin : 0, high + margin];
@@ -92,6 +116,7 @@
     ctx.save();
     ctx.font = font.replace("13px", `${13 * devicePixelRatio}px`);
     ctx.textBaseline = "middle";
+    ctx.textAlign = "left";
     let least = bbox.top;
     for (const end of placed) {
       const y = Math.max(end.y, least);
