@@ -20,7 +20,8 @@ How to add a page:
    `fetch` sends it as the header `x-csrf-token`. Raise a `GatewayError` when something is wrong: it becomes a page, or
    for htmx a notice on the page that is there.
 5. Scripts are files in static/, named in `{% block scripts %}` by `asset("name.js")`; no inline script, handler or
-   style passes the policy. Data for a script is `<script type="application/json">{{ data|tojson }}</script>`.
+   style passes the policy. Data for a script is an attribute in single quotes, `data-rows='{{ rows|tojson }}'`: of what
+   htmx brings, script elements are taken out.
 6. A plot is `{{ parts.plot(plot) }}` of a `plots.Plot`.
 7. tests/console: `desk` is a signed-in browser on a real gateway (conftest.py says more).
 
@@ -37,8 +38,10 @@ from gateway.console import (
     adapters,
     answers,
     assets,
+    audit,
     experiments,
     feedback,
+    keys,
     pairs,
     playground,
     power,
@@ -46,6 +49,7 @@ from gateway.console import (
     sign_in,
     starting,
     steps,
+    tenants,
     traffic,
 )
 from gateway.console.asking import Asking
@@ -55,7 +59,22 @@ from gateway.console.recent import Recent
 
 PREFIX = "/console"
 
-PAGES = (starting, power, experiments, steps, adapters, traffic, feedback, answers, pairs, playground, rounds)
+PAGES = (
+    starting,
+    power,
+    experiments,
+    steps,
+    adapters,
+    traffic,
+    feedback,
+    answers,
+    pairs,
+    playground,
+    rounds,
+    audit,
+    keys,
+    tenants,
+)
 """In the order of the navigation, and of matching: `experiments/new` comes before `experiments/{experiment}`."""
 
 

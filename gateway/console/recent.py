@@ -44,11 +44,12 @@ DAY = Window("day", timedelta(hours=24), timedelta(minutes=15), timedelta(hours=
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """Whole steps, the oldest first. `missing` older steps are still to be read."""
+    """Steps, the oldest first, the last one perhaps not over `now`. `missing` older steps are still to be read."""
 
     at: list[datetime]
     steps: list[Step]
     missing: int
+    now: datetime
 
 
 @dataclass(slots=True)
@@ -74,7 +75,7 @@ class Recent:
         self._kept: OrderedDict[tuple[str, Window], _Kept] = OrderedDict()
 
     async def read(self, tenant: str, window: Window) -> View:
-        """The window's steps up to the last whole one. Raises `Unavailable`."""
+        """The window's steps up to now. Raises `Unavailable`."""
         kept = self._kept.setdefault((tenant, window), _Kept())
         self._kept.move_to_end((tenant, window))
         if len(self._kept) > MOST:
@@ -86,19 +87,18 @@ class Recent:
 
     async def _look(self, kept: _Kept, tenant: str, window: Window) -> View:
         now, step = self._now(), window.step
-        end = _floor(now, step)
-        begin, settled = end - window.length, _floor(now - window.settled, step)
+        begin, settled = _floor(now, step) - window.length + step, _floor(now - window.settled, step)
         for old in [at for at in kept.steps if at < begin or at >= settled]:
             del kept.steps[old]
         # From the last step that is kept on: after a quiet time without looks that is more than the newest ones.
         began = self._clock()
-        newest = await live.traffic(self._database, tenant, since=settled, until=end, step=step)
+        newest = await live.traffic(self._database, tenant, since=settled, until=now, step=step)
         took = self._clock() - began
         missing = await self._fill(kept, tenant, window, begin, settled)
         kept.again = self._clock() + max(FRESH_SECONDS, REST * took)
         steps: dict[datetime, Step] = {**kept.steps, **newest}
         at = [begin + n * step for n in range(window.length // step)]
-        return View(at, [steps.get(one, {}) for one in at], missing)
+        return View(at, [steps.get(one, {}) for one in at], missing, now)
 
     async def _fill(self, kept: _Kept, tenant: str, window: Window, begin: datetime, settled: datetime) -> int:
         """Read older steps, the newest first, as far as the time for it goes; how many are missing then."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query
@@ -22,6 +23,11 @@ WINDOWS = {"hour": HOUR, "day": DAY}
 LINES = 4
 """Variants with a line of their own; the others share one."""
 OTHERS = "others"
+LEAST = timedelta(minutes=1)
+"""Of a step that is not over, to be drawn."""
+
+Figure = Callable[[Traffic, float], float | None]
+"""Of a step, and its length in minutes."""
 
 Span = Annotated[Literal["hour", "day"], Query(alias="window")]
 Name = Annotated[str, Query(max_length=64)]
@@ -54,6 +60,18 @@ class Row:
     def refused(self) -> float:
         """The share of requests that were the client's mistake."""
         return self.traffic.refused / max(1, self.traffic.requests)
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """A plot, or the sentence that stands where there is nothing to draw."""
+
+    plot: Plot
+    nothing: str
+
+    @property
+    def drawable(self) -> bool:
+        return any(value is not None for line in self.plot.lines for value in line.mid)
 
 
 @router.get("/t/{tenant}/traffic")
@@ -96,35 +114,39 @@ def totals(view: View, window: Window) -> list[Row]:
     return [rows[key] for key in sorted(rows)]
 
 
-def plots(view: View, window: Window, alias: str) -> list[Plot]:
+def plots(view: View, window: Window, alias: str) -> list[Drawn]:
     """One alias's rate, speed, tokens and errors, a line for each variant."""
     names = [row.variant for row in totals(view, window) if row.alias == alias]
     lines = [{variant} for variant in names[:LINES]] + ([set(names[LINES:])] if len(names) > LINES else [])
-    minutes = window.step.total_seconds() / 60
+    at, steps, elapsed = view.at, view.steps, view.now - view.at[-1]
+    if elapsed < LEAST:  # too short for a rate
+        at, steps = at[:-1], steps[:-1]
+    minutes = [min(window.step, view.now - one).total_seconds() / 60 for one in at]
 
-    def plot(name: str, title: str, unit: str, figure: Callable[[Traffic], float | None], note: str = "") -> Plot:
-        drawn = [
-            Line(min(those) if len(those) == 1 else OTHERS, _line(view.steps, alias, those, figure), colour=colour)
-            for colour, those in enumerate(lines)
+    def drawn(name: str, title: str, unit: str, figure: Figure, nothing: str = "") -> Drawn:
+        those = [
+            Line(min(ones) if len(ones) == 1 else OTHERS, _line(steps, minutes, alias, ones, figure), colour=colour)
+            for colour, ones in enumerate(lines)
         ]
-        return Plot(f"traffic-{name}", f"{title}, {alias}", view.at, drawn, metric_unit=unit, zero=True, note=note)
+        plot = Plot(f"traffic-{name}", f"{title}, {alias}", at, those, metric_unit=unit, zero=True)
+        return Drawn(plot, nothing or "No requests in this time.")
 
     return [
-        plot("rate", "Requests", "requests/min", lambda one: one.requests / minutes),
-        plot("ttft", "Time to the first token, median", "ms", lambda one: one.ttft_ms(0.5), "Of streamed answers."),
-        plot("tokens", "Tokens generated", "tokens/s", lambda one: one.output_tokens / minutes / 60),
-        plot("errors", "Failed requests", SHARE, lambda one: one.errors / one.requests if one.requests else None),
+        drawn("rate", "Requests", "requests/min", lambda one, minutes: one.requests / minutes),
+        drawn("ttft", "Median time to the first token", "ms", lambda one, _: one.ttft_ms(0.5), "Nothing was streamed."),
+        drawn("tokens", "Tokens generated", "tokens/s", lambda one, minutes: one.output_tokens / minutes / 60),
+        drawn("errors", "Failed requests", SHARE, lambda one, _: one.errors / one.requests if one.requests else None),
     ]
 
 
 def _line(
-    steps: Sequence[Step], alias: str, variants: set[str], figure: Callable[[Traffic], float | None]
+    steps: Sequence[Step], minutes: Sequence[float], alias: str, variants: set[str], figure: Figure
 ) -> list[float | None]:
     points = []
-    for step in steps:
+    for step, length in zip(steps, minutes, strict=True):
         traffic = Traffic()
         for variant in variants:
             if (alias, variant) in step:
                 traffic.add(step[alias, variant])
-        points.append(figure(traffic))
+        points.append(figure(traffic, length))
     return points

@@ -171,8 +171,8 @@ async def feedback(
     """The newest first, from `before` (a page's `older`) on. A page can be short, or empty, before the end: then the
     filter fitted nothing more among `span * SPANS`."""
     place, found, looked_at = before or _NEWEST, list[Said](), 0
-    filters: tuple[Any, ...] = (wanted.metric, wanted.source, wanted.since, wanted.corrected, wanted.number, wanted.text)
-    filters += (wanted.alias, wanted.variant, wanted.version)
+    said = (wanted.metric, wanted.source, wanted.since, wanted.corrected, wanted.number, wanted.text)
+    filters = (*said, wanted.alias, wanted.variant, wanted.version)
     for _ in range(SPANS):
         async with database.transaction(picture=True) as connection:
             walk = await connection.fetchrow(_SPAN, tenant, place, span)

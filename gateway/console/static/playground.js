@@ -44,11 +44,11 @@
     const nonce = random(16);
     place.replaceChildren();
     const panels = chosen.map((one, at) => panel(one, "ABCD"[at], blind));
-    stop.hidden = false;
+    stop.disabled = false;
     say(`Asking ${chosen.length === 1 ? "one version" : `${chosen.length} versions`}…`);
     await Promise.all(panels.map((one) => ask(one, fields, mine.signal)));
     if (running !== mine) return;
-    stop.hidden = true;
+    stop.disabled = true;
     const whole = panels.filter((one) => one.id);
     say(whole.length === panels.length ? "All answers are in." : "Not every answer came to its end.");
     if (whole.length > 1 && form.dataset.metric) offer(whole, nonce);

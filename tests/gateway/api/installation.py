@@ -95,18 +95,20 @@ class NoEngine:
         call.refuse(Unavailable("There is no engine here."))
 
 
+async def _engine_view() -> dict[str, Any]:
+    return {"base_model": "demo/tiny", "resident": ["acme/support@1", "rival/own@1"], "workers": [{"worker": "w"}]}
+
+
+async def _render(messages: Sequence[dict[str, Any]], *, add_generation_prompt: bool) -> list[int]:
+    return [len(str(one["content"])) for one in messages] + [0] * add_generation_prompt
+
+
 @asynccontextmanager
 async def installed(db: Database, directory: Path) -> AsyncIterator[Installation]:
     """An installation without workers or engine: swaps find nobody to wait for."""
     rooms = control.Rooms(db, AdapterStore(str(directory / "store"), cache=directory / "cache"), directory)
     current, state = Current(), dict[str, str | None](not_ready=None)
     changed = asyncio.Event()
-
-    async def engine_view() -> dict[str, Any]:
-        return {"base_model": "demo/tiny", "resident": ["acme/support@1", "rival/own@1"], "workers": [{"worker": "w"}]}
-
-    async def render(messages: Sequence[dict[str, Any]], *, add_generation_prompt: bool) -> list[int]:
-        return [len(str(one["content"])) for one in messages] + [0] * add_generation_prompt
 
     lineages = Lineages(db, current)
     built = Rooms(
@@ -123,8 +125,8 @@ async def installed(db: Database, directory: Path) -> AsyncIterator[Installation
         intake=Intake(db, current),
         judging=Judging(db, Tallies(db)),
         door=NoEngine(),
-        engine_view=engine_view,
-        render=render,
+        engine_view=_engine_view,
+        render=_render,
         admin_key=ADMIN_KEY,
         max_adapter_bytes=200_000,
         upload_dir=directory / "uploads",
