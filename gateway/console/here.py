@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from hmac import compare_digest
 from typing import Annotated, Any
 
@@ -103,7 +104,8 @@ class Desk:
 async def _signed_in(request: Request) -> Desk:
     """Raises `SignedOut`, and `Forbidden` for a form that does not carry the session's token."""
     rooms: Rooms = request.app.state.rooms
-    found = session.read(request.cookies.get(COOKIE), admin_key=rooms.admin_key, current=rooms.current)
+    cookie, now = request.cookies.get(COOKIE), datetime.now(UTC)
+    found = session.read(cookie, admin_key=rooms.admin_key, current=rooms.current, now=now)
     if request.method not in SAFE:
         shown = request.headers.get("x-csrf-token") or (await _fields(request)).get("csrf", "")
         if not compare_digest(shown.encode(), found.token.encode()):

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hmac
 import secrets
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from hashlib import blake2b
 
 from gateway.api.auth import Caller, require_admin
@@ -37,8 +37,8 @@ class Session:
     token: str
 
 
-def sign_in(key: str, *, admin_key: str, current: Current) -> str:
-    """The cookie for whoever shows `key`: the admin key, or a tenant's with the scope `admin`.
+def sign_in(key: str, *, admin_key: str, current: Current, now: datetime) -> str:
+    """The cookie for whoever shows `key` now: the admin key, or a tenant's with the scope `admin`.
 
     Raises `Unauthenticated`, `Forbidden`, or `Unavailable` while keys cannot be checked.
     """
@@ -49,19 +49,19 @@ def sign_in(key: str, *, admin_key: str, current: Current) -> str:
         tenant, known = look_up(key, current.snapshot, stale=current.stale)
         require_admin(Caller(f"key:{known.id}", known, tenant))
         kind, mark = _TENANT, hash_key(key).hex()
-    ends = int((datetime.now(UTC) + LIFETIME).timestamp())
+    ends = int((now + LIFETIME).timestamp())
     said = f"{kind}.{mark}.{ends}.{secrets.token_hex(8)}"
     return f"{said}.{_mark(secret, 'session', said)}"
 
 
-def read(cookie: str | None, *, admin_key: str, current: Current) -> Session:
+def read(cookie: str | None, *, admin_key: str, current: Current, now: datetime) -> Session:
     """Who the cookie's bearer is now. Raises `SignedOut`, `Forbidden`, or `Unavailable` before the first snapshot."""
     secret = _secret(current)
     said, _, mac = (cookie or "").rpartition(".")
     if not hmac.compare_digest(mac.encode("utf-8", "replace"), _mark(secret, "session", said).encode()):
         raise SignedOut("You are not signed in.")
     kind, mark, ends, _ = said.split(".")  # the MAC says that we wrote it
-    if int(ends) <= datetime.now(UTC).timestamp():
+    if int(ends) <= now.timestamp():
         raise SignedOut("Your session has ended.")
     token = _mark(secret, "form", said)
     if kind == _OPERATOR:

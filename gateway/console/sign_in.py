@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from urllib.parse import urlsplit
 
 from fastapi import APIRouter, Request
@@ -30,7 +31,7 @@ async def sign_in(request: Request, fields: Fields) -> Response:
     try:
         if not (key := fields.get("key", "").strip()):
             raise InvalidRequest("Paste a key.")
-        cookie = session.sign_in(key, admin_key=rooms.admin_key, current=rooms.current)
+        cookie = session.sign_in(key, admin_key=rooms.admin_key, current=rooms.current, now=datetime.now(UTC))
     except GatewayError as error:
         return page_of(request, "sign_in.jinja", status=error.status, title="Sign in", message=error.message)
     reply = RedirectResponse("/console/", status_code=303)

@@ -29,9 +29,9 @@ ALSO = ("/usr/bin/chromium",)
 
 @pytest.fixture(scope="session")
 def site() -> Iterator[Site]:
-    with tempfile.TemporaryDirectory(prefix="tl-console-", ignore_cleanup_errors=True) as home:
-        with seeded(Path(home)) as one:
-            yield one
+    folder = tempfile.TemporaryDirectory(prefix="tl-console-", ignore_cleanup_errors=True)
+    with folder as home, seeded(Path(home)) as one:
+        yield one
 
 
 @pytest.fixture(scope="session")
