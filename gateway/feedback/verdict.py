@@ -287,4 +287,5 @@ def _holds(figure: Figure) -> bool:
 
 
 def _days(units: float | None, per_day: float | None) -> float | None:
-    return units / per_day if units is not None and per_day else None
+    days = units / per_day if units is not None and per_day else np.inf
+    return days if np.isfinite(days) else None

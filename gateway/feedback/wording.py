@@ -96,9 +96,9 @@ def of_rest(units: float | None, per_day: float | None, *, if_what: str = "the d
     """How much longer, or that it cannot be said."""
     if units is None:
         return "The present difference would not become conclusive in any number of units that we could wait for."
-    if not per_day:
+    days = units / per_day if per_day else math.inf
+    if per_day is None or not math.isfinite(days):
         return f"About {count(units)} further units, if {if_what}."
-    days = units / per_day
     when = "less than a day" if days < 1 else "about a day" if days < 1.5 else f"{count(days)} days"
     return f"About {count(units)} further units, {when} at today's {count(per_day)} a day, if {if_what}."
 
