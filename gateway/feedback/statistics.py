@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from gateway.feedback import sequences
+
 ALPHA = 0.05
 """The chance, over a whole experiment, that a sequence ever misses the truth."""
 
@@ -78,18 +80,9 @@ class Difference:
     conclusive: bool
 
 
-def rho_squared(alpha: float = ALPHA, planned: float = PLANNED_UNITS) -> float:
-    """The tuning parameter that makes the sequence tightest at `planned` units."""
-    bound = -2 * np.log(alpha)
-    return float((bound + np.log(bound + 1)) / planned)
-
-
-def half_width(se: Any, n: Any, *, alpha: float = ALPHA, planned: float = PLANNED_UNITS) -> Any:
+def half_width(se: Any, n: Any) -> Any:
     """Half the width of the confidence sequence after `n` units, given the standard error then. Arrays or scalars."""
-    rho2 = rho_squared(alpha, planned)
-    count = np.asarray(n, dtype=float)
-    grown = count * rho2 + 1
-    return np.asarray(se) * np.sqrt(count) * np.sqrt(2 * grown / (count**2 * rho2) * np.log(np.sqrt(grown) / alpha))
+    return sequences.half_width(se, n, alpha=ALPHA, planned=PLANNED_UNITS)
 
 
 def ratio_se(moments: UnitMoments, *, bounded: bool = False) -> float:

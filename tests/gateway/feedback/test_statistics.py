@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from gateway.feedback.sequences import rho_squared
 from gateway.feedback.statistics import (
     ALPHA,
     BURN_IN,
@@ -18,7 +19,6 @@ from gateway.feedback.statistics import (
     estimate,
     half_width,
     ratio_se,
-    rho_squared,
 )
 
 
@@ -44,7 +44,7 @@ def test_the_half_width_is_the_published_formula():
     n, se, alpha = 250, 0.03, 0.05
     rho2 = (-2 * np.log(alpha) + np.log(-2 * np.log(alpha) + 1)) / PLANNED_UNITS
     published = se * n**0.5 * (2 * (n * rho2 + 1) / (n**2 * rho2) * np.log((n * rho2 + 1) ** 0.5 / alpha)) ** 0.5
-    assert rho_squared() == pytest.approx(rho2)
+    assert rho_squared(ALPHA, PLANNED_UNITS) == pytest.approx(rho2)
     assert float(half_width(se, n)) == pytest.approx(published)
     assert float(half_width(se, n)) > stats.norm.ppf(1 - alpha / 2) * se, "watching costs width"
 
