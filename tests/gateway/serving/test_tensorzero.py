@@ -21,9 +21,9 @@ from tensorzero import (
     ToolResult,
 )
 
-from gateway.domain import Inference, Tenant
+from gateway.domain import Inference, Limits, Shadow, Tenant
 from gateway.identity import inference_of_uuid, unit_of
-from tests.gateway.serving.house import ACME, HELLO, SECRET, ZETA, House, open_house, picture, until
+from tests.gateway.serving.house import ACME, HELLO, SECRET, ZETA, House, alias, open_house, picture, until
 
 INPUT: dict[str, Any] = {"system": "be brief", "messages": HELLO}
 CHAT = [{"role": "system", "content": "be brief"}, *HELLO]
@@ -223,3 +223,20 @@ async def test_content_is_kept_as_a_chat_whole_and_streamed() -> None:
         for kept in house.records.rows:
             assert kept.messages == CHAT
             assert kept.answer is not None and kept.answer.startswith("acme/support@1 re:")
+
+
+async def test_limits_lost_adapters_and_shadows_are_those_of_chats() -> None:
+    limited = Tenant("acme", limits=Limits(requests_per_minute=3))
+    aliases = [alias("acme", "tuned", ("tuned", 1, "acme/support@1"), shadow=Shadow(None, 1.0))]
+    async with open_house(picture(tenants=[limited], aliases=aliases)) as house:
+        body = {"function_name": "tuned", "input": INPUT}
+        assert (await house.post(body, path="/inference")).headers["x-ratelimit-remaining-requests"] == "2"
+        shadow = await row(house, 2)
+        assert (shadow.endpoint, shadow.shadow_of, shadow.variant) == ("/inference", house.records.rows[0].id, "shadow")
+        before = (await house.engine())["loads"]
+        await house.http.post(f"{house.engine_url}/tuneloop/adapters/evict", json={"name": "acme/support@1"})
+        assert (await house.post(body, path="/inference")).status_code == 200
+        assert (await house.engine())["loads"] == before + 1
+        await house.post(body, path="/inference")
+        refused = await house.post(body, path="/inference")
+        assert (refused.status_code, set(refused.json())) == (429, {"error"}) and refused.headers["retry-after"]
