@@ -6,6 +6,8 @@ It only names them. They are worked out per unit in `store/tallies.py`, n being 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import Decimal
 
 from gateway.domain import Metric, MetricKind
 
@@ -26,6 +28,15 @@ COST = "cost"
 
 NAMES = frozenset((*(name for name, *_ in _SHARES), *(name for name, *_ in _MEANS), COST))
 """Of all of them. A metric that a tenant declares under such a name is worked out instead."""
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """Of one token that is read and of one that is written, in `currency`."""
+
+    input: Decimal
+    output: Decimal
+    currency: str
 
 
 def automatic(tenant: str, *, currency: str | None = None) -> Mapping[str, Metric]:

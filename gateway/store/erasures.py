@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from gateway.store import marks
 from gateway.store.changes import note
 from gateway.store.database import Connection, Database
 
@@ -28,13 +29,20 @@ DELETE FROM feedback f
 USING (SELECT DISTINCT episode FROM inferences WHERE tenant = $1 AND unit = $2 AND episode IS NOT NULL) i
 WHERE f.tenant = $1 AND f.episode_id = i.episode
 """
+# Figures and parts of experiments rest on content, too, and who asked first in a conversation may be somebody else now.
 _FORGET_CONTENT = """
-UPDATE inferences SET messages = NULL, answer = NULL, episode = NULL WHERE id IN (
-    SELECT id FROM inferences
+WITH kept AS (
+    SELECT id, tenant, episode FROM inferences
     WHERE tenant = $1 AND unit = $2 AND created_at <= (SELECT erased_at FROM erasures WHERE tenant = $1 AND unit = $2)
       AND num_nonnulls(messages, answer, episode) > 0
     LIMIT $3
+), marked AS (
+    INSERT INTO marks (tenant, inference, episode)
+    SELECT tenant, id, NULL FROM kept
+    UNION ALL
+    SELECT DISTINCT tenant, NULL, episode FROM kept WHERE episode IS NOT NULL
 )
+UPDATE inferences SET messages = NULL, answer = NULL, episode = NULL WHERE id IN (SELECT id FROM kept)
 """
 
 
@@ -55,6 +63,7 @@ async def erase(db: Database, tenant: str, unit: str, *, actor: str) -> Erased:
         # Waits for those who are writing, and holds up the next: they queue in the gateways' memory, for milliseconds.
         await connection.execute("LOCK TABLE inferences, feedback IN SHARE ROW EXCLUSIVE MODE")
         await connection.execute(_REMEMBER, tenant, unit)
+        await marks.append_user(connection, tenant, unit)
         feedback = 0
         for forget in (_FORGET_FEEDBACK, _FORGET_FEEDBACK_ON_CONVERSATIONS):
             feedback += _count(await connection.execute(forget, tenant, unit))

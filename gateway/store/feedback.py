@@ -6,14 +6,25 @@ from dataclasses import dataclass
 
 from gateway.domain import Feedback, MetricKind
 from gateway.store.database import Database
+from gateway.store.marks import PAST_MATTERS
 
-_INSERT = """
+# What an experiment's figures rest on is marked (`marks.py`); so is what is said of an inference that is not there yet.
+_INSERT = f"""
+WITH written AS (
 INSERT INTO feedback (id, tenant, metric, kind, number, words, created_at, inference_id, episode_id, comment,
                       correction, source, idempotency_key, body_digest)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
 ON CONFLICT (tenant, idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING
-RETURNING id, body_digest
-"""
+RETURNING id, body_digest, tenant, inference_id, episode_id
+), marked AS (
+    INSERT INTO marks (tenant, experiment, inference, episode)
+    SELECT w.tenant, w.experiment, w.inference_id, w.episode_id
+    FROM (SELECT f.*, i.id AS asked, i.alias, i.experiment FROM written f
+          LEFT JOIN inferences i ON i.id = f.inference_id AND i.tenant = f.tenant) AS w
+    WHERE w.asked IS NULL OR w.experiment IS NOT NULL OR {PAST_MATTERS}
+)
+SELECT id, body_digest FROM written
+"""  # noqa: S608 — built from a constant
 _SAID_BEFORE = "SELECT id, body_digest FROM feedback WHERE tenant = $1 AND idempotency_key = $2"
 _SPAN = "SELECT trace_id, span_id FROM inferences WHERE id = $1 AND tenant = $2"
 _KIND = "SELECT kind FROM metrics WHERE tenant = $1 AND name = $2"

@@ -14,19 +14,25 @@ import msgspec
 
 from gateway.domain import Inference
 from gateway.store.database import Database
+from gateway.store.marks import PAST_MATTERS
 
 _COLUMNS = ", ".join(Inference.__struct_fields__)
 _CONTENT = ("messages", "answer", "episode")
 _VALUES = ", ".join(
     f"CASE WHEN NOT erased THEN {name} END" if name in _CONTENT else name for name in Inference.__struct_fields__
 )
-# What its user had erased after it was asked, and before it came here, is written without its content.
+# What its user had erased after it was asked, and before it came here, is written without its content. What an
+# experiment's figures rest on is marked (`marks.py`).
 _INSERT = f"""
     WITH given AS (
         SELECT i.*, e.unit IS NOT NULL AS erased FROM json_populate_recordset(NULL::inferences, $1::json) i
         LEFT JOIN erasures e ON e.tenant = i.tenant AND e.unit = i.unit AND i.created_at <= e.erased_at
     ), written AS (
         INSERT INTO inferences ({_COLUMNS}) SELECT {_VALUES} FROM given ON CONFLICT (id) DO NOTHING
+        RETURNING id, tenant, alias, experiment
+    ), marked AS (
+        INSERT INTO marks (tenant, experiment, inference)
+        SELECT tenant, experiment, id FROM written w WHERE experiment IS NOT NULL OR {PAST_MATTERS}
     )
     SELECT id FROM given WHERE erased
 """  # noqa: S608 — the names are our own fields'

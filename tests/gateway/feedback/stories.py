@@ -15,6 +15,7 @@ from gateway.experiment import Experiment, Plan, Stage
 from gateway.feedback.intake import FeedbackBody, Intake
 from gateway.identity import new_inference_id, unit_of
 from gateway.snapshot import Current
+from gateway.store import experiments
 from gateway.store.database import Database
 from gateway.store.inferences import write_inferences
 from gateway.store.snapshots import read_snapshot
@@ -107,5 +108,7 @@ async def begin(db: Database) -> Story:
     await tenants.create("globex", actor="test")
     for metric in METRICS:
         await metrics.declare(metric, actor="test")
+    async with db.transaction() as connection:
+        await experiments.put(connection, EXPERIMENT)
     current = Current(await read_snapshot(db), stale=False)
     return Story(db, current, Intake(db, current), itertools.count(1))

@@ -42,7 +42,7 @@ CREATE TABLE tallies (                         -- a tenth of each page stays fre
     first_at    timestamptz NOT NULL,
     generation  integer NOT NULL,
     epoch       integer NOT NULL,
-    content     boolean NOT NULL,              -- whether the first exposure's prompt was kept when this was written
+    content     boolean,                       -- whether the first exposure's prompt was kept when this was written
     moved       boolean NOT NULL,
     experiment  text COLLATE "C" NOT NULL,
     unit        text COLLATE "C" NOT NULL,
@@ -81,6 +81,13 @@ CREATE TABLE segment_words (                   -- the few languages and tags tha
     key         text COLLATE "C" NOT NULL,
     value       text COLLATE "C" NOT NULL,
     PRIMARY KEY (experiment, key, value)
+)""",
+    """
+CREATE TABLE token_price (                     -- as the newest settings have it; no row: there is no cost
+    only_row  boolean PRIMARY KEY DEFAULT true CHECK (only_row),
+    input     numeric NOT NULL,                -- of one token
+    output    numeric NOT NULL,
+    currency  text NOT NULL
 )""",
     "INSERT INTO tallied (experiment, generation, recipe) SELECT id, 0, '' FROM experiments",
     "DROP INDEX inferences_for_results",  # by variant first: it could not give one unit's rows
