@@ -85,7 +85,7 @@ class InferenceEvents(Events):
 
     def __init__(self, *, keep: int, named: Named) -> None:
         super().__init__(wants_usage=True, keep=keep)
-        self._head = _identity(named)
+        self._head = b"data: " + _encode(_identity(named))[:-1] + b","
         self._json = named.aside is not None and named.aside.json
         self._calls: dict[int, str] = {}  # only the first piece of a call has its id
 
@@ -93,6 +93,11 @@ class InferenceEvents(Events):
         """What may go to the client now: whole events, or nothing yet."""
         if self._keep and not self.done and self.error is None:
             self._hold(piece)
+        # The common piece is one event with choices in it, as `Events` tells it from the others.
+        common = piece.endswith(b"}]}\n\n") and piece.startswith(b"data: {") and piece.find(b"\n\n") == len(piece) - 2
+        if common and not self._tail:
+            self.last = piece
+            return self._chunk(_read(piece[6:]))
         return self._sift(piece)
 
     def _uneventful(self, buffer: bytes) -> int:
@@ -120,7 +125,7 @@ class InferenceEvents(Events):
             chunk["finish_reason"] = _reason(choice)
         if not spoken and len(chunk) == 1:
             return b""
-        return b"data: " + _encode(self._head | chunk) + b"\n\n"
+        return self._head + _encode(chunk)[1:] + b"\n\n"
 
     def _blocks(self, said: _Said) -> list[dict[str, Any]]:
         blocks: list[dict[str, Any]] = []
