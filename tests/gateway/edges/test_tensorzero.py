@@ -114,6 +114,20 @@ async def test_what_is_wrong_is_one_sentence_in_their_shape(whole: Whole, client
         assert (reply.status_code, set(reply.json())) == (status, {"error"})
 
 
+async def test_no_json_is_too_odd_to_be_refused(whole: Whole, client: Any) -> None:
+    key = await whole.here.key("acme", "feedback")
+    await whole.follow()
+    good = {"metric_name": "solved", "value": True, "episode_id": str(uuid.uuid4())}
+    odd: list[Any] = [None, 0, -1, 1e308, "", "x" * 600, [], [[]], {}, {"a": {"a": None}}, [{"type": "text"}], False]
+    fields = (*good, "inference_id", "tags", "dryrun", "internal", "extra")
+    for body in [{**good, field: value} for field in fields for value in odd] + odd:
+        reply = await whole.house.post(
+            json.dumps(body).encode(), path="/feedback", key=key, content_type="application/json"
+        )
+        shape = {"feedback_id"} if reply.status_code == 200 else {"error"}
+        assert reply.status_code in (200, 400, 404) and set(reply.json()) == shape, (body, reply.text)
+
+
 async def test_our_own_endpoint_knows_their_ids_and_theirs_knows_ours(whole: Whole, client: Any) -> None:
     key = await whole.here.key("acme", "inference", "feedback")
     await whole.follow()
