@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-settings.register_profile("fast", max_examples=10)  # for `make test-fast`; `make test` takes the default, 100
+# For `make test-fast`, whose processes share what cores there are; `make test` takes the default, 100 examples.
+settings.register_profile("fast", max_examples=10, deadline=None)
 
 NEEDS = {
     "test_batches.py": "training",
