@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,9 +15,6 @@ from gateway.findings import Verdict
 from gateway.store import metrics
 from gateway.store.automatic import automatic
 from gateway.store.database import Database
-
-READER_SECONDS = 2.0
-"""How long somebody who asks for a verdict waits for what came in before the round comes to it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +49,13 @@ class Judging:
         """By what has been counted so far. Raises `Unavailable`."""
         meant = await self._metrics(experiment)
         evidence = await self._tallies.evidence(experiment, meant)
-        return Judged(judge(experiment, meant, evidence), evidence, meant)
+        # Some 15 ms of arithmetic with twenty segments: in a thread, no stream of this worker waits for it.
+        verdict = await asyncio.to_thread(judge, experiment, meant, evidence)
+        return Judged(verdict, evidence, meant)
 
     async def verdict(self, experiment: Experiment) -> Verdict:
-        """As of now, as far as it can be counted in `READER_SECONDS`. Raises `Unavailable`."""
-        await self.catch_up(READER_SECONDS)
+        """As of now, as far as what came in can be counted in a few seconds. Raises `Unavailable`."""
+        await self._tallies.catch_up_with(experiment)
         return (await self.judged(experiment)).verdict
 
     async def _metrics(self, experiment: Experiment) -> dict[str, Metric]:

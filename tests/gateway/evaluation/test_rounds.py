@@ -234,3 +234,15 @@ async def test_who_pauses_is_left_alone(room: Room) -> None:
     await room.rooms.experiments.resume(one.id, actor=ME)
     await once(room.rounds())
     assert await room.stage(one) is Stage.ROLLED_BACK
+
+
+async def test_a_round_goes_on_after_its_lock_was_lost(room: Room) -> None:
+    await room.started("one", verdict())
+    judging = Scripted(room.rooms.db, room.script)
+    async with going(room.rounds(judging)):
+        await until(lambda: judging.asked)
+        async with room.rooms.db.transaction() as connection:
+            cut = "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND database ="
+            await connection.execute(f"{cut} (SELECT oid FROM pg_database WHERE datname = current_database())")
+        seen = len(judging.asked)
+        await until(lambda: len(judging.asked) > seen + 3)
