@@ -56,6 +56,7 @@ from gateway.serving.urgency import Priority
 from gateway.settings import Settings
 from gateway.snapshot import Current
 from gateway.store import usage
+from gateway.store.automatic import Price
 from gateway.store.database import Database
 from gateway.store.inferences import write_inferences
 from gateway.telemetry import Telemetry
@@ -141,9 +142,8 @@ class App:
             engine = HttpEngine(settings.engine.url, base_model=settings.base_model, timeouts=settings.timeouts)
             stack.push_async_callback(engine.aclose)
             residency = Residency(engine, StoreShelf(store), current, clock=self.loop.time)
-            recorder = Recorder(
-                partial(write_inferences, database), capacity=settings.recorder_queue, telemetry=self.telemetry
-            )
+            write = partial(write_inferences, database)
+            recorder = Recorder(write, capacity=settings.recorder_queue, telemetry=self.telemetry)
             limiter, admission = Limiter(self.ledger), Admission(clock=self.loop.time)
             budgets = Budgets(limiter, current, partial(usage.settle, database))
             self._shadows = shadows = self._mirrors(engine, residency, recorder, admission)
@@ -159,11 +159,11 @@ class App:
                 timeouts=settings.timeouts,
                 max_body_bytes=settings.max_body_bytes,
             )
-            rooms = self._rooms_of_the_api(database, store, engine, residency)
-            self._api = _edges(rooms)
+            self._api = _edges(rooms := self._rooms_of_the_api(database, store, engine, residency))
             loops = self._loops_of_the_snapshot(settings.database_url, database, residency, admission)
             loops += loops_of(database, rooms.judging, rooms.experiments, settings, self.telemetry)
-            loops += (residency.run, self.door.run, recorder.run, shadows.run, budgets.run, self.telemetry.run)
+            tallies = partial(Tallies(database).run, Price.per_million(**settings.price.model_dump()))
+            loops += (tallies, residency.run, self.door.run, recorder.run, shadows.run, budgets.run, self.telemetry.run)
             await stack.enter_async_context(beside(*loops))
             await self._settle(residency)
             gc.collect()
@@ -238,7 +238,7 @@ class App:
             lineages=lineages,
             users=Users(database, lineages),
             intake=Intake(database, current, emit=self._tell_of_feedback),
-            judging=Judging(database, Tallies(database)),
+            judging=Judging(database, Tallies(database), currency=settings.price.shown),
             door=self.door,
             engine_view=partial(view_of, settings, revision, database, residency),
             render=engine.render,

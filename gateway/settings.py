@@ -9,6 +9,7 @@ import hashlib
 import os
 import tempfile
 from dataclasses import dataclass, field
+from decimal import Decimal
 from enum import StrEnum
 from pathlib import Path
 
@@ -47,6 +48,19 @@ class TimeoutSettings(BaseModel):
     first_byte: float = 300
     idle: float = 60
     total: float = 1800
+
+
+class PriceSettings(BaseModel):
+    """Of a million tokens that are read, and written. While one is unset, experiments have no metric `cost`."""
+
+    input: Decimal | None = Field(None, ge=0, max_digits=18)
+    output: Decimal | None = Field(None, ge=0, max_digits=18)
+    currency: str = Field("USD", min_length=1, max_length=8)
+
+    @property
+    def shown(self) -> str | None:
+        """In which currency there is a cost, if there is any."""
+        return None if self.input is None or self.output is None else self.currency
 
 
 class WebhookSettings(BaseModel):
@@ -88,6 +102,7 @@ class Settings(BaseSettings):
     recorder_queue: int = Field(20_000, description="inferences waiting for the database; more are dropped and counted")
     trace_ratio: float = Field(0.1, ge=0, le=1)
     evaluation_seconds: float = Field(30, gt=0, le=3600, description="between two looks at a running experiment")
+    price: PriceSettings = Field(default_factory=PriceSettings)
     webhook: WebhookSettings = Field(default_factory=WebhookSettings)
 
     @property

@@ -17,6 +17,7 @@ from gateway.domain import Metric, Unit
 from gateway.errors import InvalidRequest, NotFound
 from gateway.experiment import Allocation, By, Experiment, Guardrail, Plan, Stage
 from gateway.feedback.results import ExperimentResults, results
+from gateway.feedback.tallies import Tallies
 
 router = APIRouter(prefix="/admin/v1", tags=["experiments"], route_class=IdentifiedRoute)
 
@@ -242,6 +243,15 @@ async def show_results(
 ) -> ExperimentResults:
     wanted = metric or found.plan.primary
     return await results(rooms.db, found, await _metric(rooms, found.tenant, wanted) if wanted else None)
+
+
+@router.post(
+    "/experiments/{experiment}/rebuild", status_code=202, summary="Work all its figures out anew from the raw rows"
+)
+async def rebuild(found: OwnExperiment, rooms: RoomsHere) -> dict[str, Any]:
+    """It is done in the background; figures stay what they are until then. `docs/tallies.md` says when it is of use."""
+    await Tallies(rooms.db).begin_rebuild(found.id)
+    return experiment_row(found)
 
 
 async def _metric(rooms: RoomsHere, tenant: str, name: str) -> Metric:

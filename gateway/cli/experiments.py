@@ -178,6 +178,12 @@ def stop(experiment: ExperimentId, why: Whys = "", as_json: Json = False) -> Non
     show(answer, as_json=as_json, text=answer["id"])
 
 
+@app.command("rebuild")
+def rebuild(experiment: ExperimentId, as_json: Json = False) -> None:
+    """Have all its figures worked out anew from the raw rows, in the background. Prints the id."""
+    _step(experiment, "rebuild", None, as_json=as_json)
+
+
 def _step(experiment: str, step: str, body: Any, *, why: str | None = None, as_json: bool) -> None:
     answer = call("POST", f"/experiments/{segment(experiment)}/{step}", body, query={"why": why})
     show(answer, as_json=as_json, text="\t".join(cell(answer[name]) for name in LINE))

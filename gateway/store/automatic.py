@@ -38,6 +38,11 @@ class Price:
     output: Decimal
     currency: str
 
+    @classmethod
+    def per_million(cls, input: Decimal | None, output: Decimal | None, currency: str) -> Price | None:  # noqa: A002 — as settings call it
+        """From the prices of a million tokens; None if one is unknown."""
+        return None if input is None or output is None else cls(input / 1_000_000, output / 1_000_000, currency)
+
 
 def automatic(tenant: str, *, currency: str | None = None) -> Mapping[str, Metric]:
     """By name. Shares are boolean metrics, the others floats; without a currency (no price is set) there is no cost."""
