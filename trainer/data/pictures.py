@@ -1,4 +1,4 @@
-"""The data card's pictures, drawn by matplotlib from the card's figures. It knows the card and nothing else"""
+"""The data card's pictures, drawn by matplotlib from the card's figures. It knows the card and nothing else."""
 
 from __future__ import annotations
 
