@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import asyncpg
+import pytest
 
+from gateway.domain import Split, Tenant, Unit
+from gateway.experiment import Stage
+from gateway.serving.routing import assign
+from gateway.snapshot import Snapshot
+from gateway.store import experiments
+from gateway.store.database import Database
 from gateway.store.migrate import migrate
+from gateway.store.snapshots import read_snapshot
 
 
 async def _fetch(url: str, query: str) -> list[asyncpg.Record]:
@@ -42,3 +51,54 @@ async def test_each_installation_has_its_own_secret(empty_database_url: str, dat
     [one] = await _fetch(empty_database_url, "SELECT secret FROM control_state")
     [other] = await _fetch(database_url, "SELECT secret FROM control_state")
     assert one != other
+
+
+async def test_a_running_experiment_of_before_goes_on_with_everybody_on_the_variant_they_had(
+    empty_database_url: str,
+) -> None:
+    await asyncio.to_thread(migrate, empty_database_url, "0004")
+    variants = """[{"name": "a", "weight": 1, "ref": null}, {"name": "off", "weight": 0, "ref": null},
+                   {"name": "b", "weight": 2, "ref": null}]"""
+    connection = await asyncpg.connect(empty_database_url)
+    try:
+        await connection.execute("INSERT INTO tenants (name, store_content, allow_pinning) VALUES ('t', true, true)")
+        for place, (name, status) in enumerate((("live", "running"), ("done", "stopped"))):
+            await connection.execute(
+                "INSERT INTO experiments (id, tenant, alias, name, variants, metric, status)"
+                " VALUES ($1, 't', $1, 'q', $2, 'thumbs', $3)",
+                name,
+                variants,
+                status,
+            )
+            experiment = None if place else name
+            await connection.execute(
+                "INSERT INTO aliases (tenant, name, revision, variants, salt, fallback, experiment)"
+                " VALUES ('t', $1, 4, $2, 'its salt', 'error', $3)",
+                name,
+                variants,
+                experiment,
+            )
+            await connection.execute(
+                "INSERT INTO alias_revisions (tenant, alias, revision, variants, salt, fallback, experiment, actor,"
+                " reason) VALUES ('t', $1, 3, $2, 'its salt', 'error', $1, 'me', 'experiment')",
+                name,
+                variants,
+            )
+    finally:
+        await connection.close()
+    await asyncio.to_thread(migrate, empty_database_url)
+    db = await Database.connect(empty_database_url)
+    try:
+        alias = (await read_snapshot(db)).aliases["t", "live"]
+        async with db.transaction() as transaction:
+            [done, live] = await experiments.of_tenant(transaction, "t")
+    finally:
+        await db.close()
+    assert alias.split == live.split == Split(Unit.TARGETING_KEY, "its salt", ((0.0, 1.0),), ((1 / 3, "a"), (1.0, "b")))
+    plain = replace(alias, experiment=None, split=None)
+    for user in map(str, range(200)):
+        was, now = (assign(Snapshot(aliases={("t", "live"): one}), Tenant("t"), "live", user) for one in (plain, alias))
+        assert (was.variant, now.experiment) == (now.variant, "live")
+        assert was.propensity == pytest.approx(now.propensity)
+    assert (live.stage, live.plan.primary, done.stage, done.split) == (Stage.EXPERIMENT, "thumbs", Stage.STOPPED, None)
+    assert [(one.revision, one.weights) for one in (*live.epochs, *done.epochs)] == [(3, (1, 0, 2))] * 2
