@@ -70,6 +70,11 @@ def stack(epochs: Sequence[Sums]) -> Sums:
     return Sums(**dict(zip(_FIELDS, table, strict=True)))
 
 
+def total(epochs: Sequence[Sums]) -> Sums:
+    """The sums over all of them."""
+    return Sums(**{name: sum(getattr(sums, name) for sums in epochs) for name in _FIELDS})
+
+
 def arm(sums: Sums, *, bounded: bool = False) -> Arm:
     """What one arm's sums, by epoch, come to.
 

@@ -50,20 +50,57 @@ class Bench:
     def arm(self, metric: Metric, variant: str) -> Arm:
         """What the variant's units say of the metric, by epoch. Made once."""
         if (metric.name, variant) not in self._arms:
-            self._arms[metric.name, variant] = self._arm(metric, variant)
+            sums = estimation.stack(self.sums(metric, variant))
+            self._arms[metric.name, variant] = estimation.arm(sums, bounded=is_share(metric))
         return self._arms[metric.name, variant]
 
-    def _arm(self, metric: Metric, variant: str) -> Arm:
+    def sums(self, metric: Metric, variant: str) -> list[Sums]:
+        """By epoch."""
         found = [self.evidence.sums.get((metric.name, epoch, variant), Sums()) for epoch in self.epochs]
         if metric.kind is MetricKind.COUNT:
-            found = [_per_unit(sums, units) for sums, units in zip(found, self.exposed(variant), strict=True)]
-        return estimation.arm(estimation.stack(found), bounded=is_share(metric))
+            return [_per_unit(sums, units) for sums, units in zip(found, self.exposed(variant), strict=True)]
+        return found
 
     def against_control(self, metric: Metric, variant: str, factor: float = 1.0) -> Contrast:
         """The candidate's mean minus `factor` times the control's, steadied by the past if the plan says so."""
         control = self.arm(metric, self.experiment.control.name)
         steadied = self.experiment.plan.cuped_days > 0
         return estimation.contrast(self.arm(metric, variant), control, factor=factor, steadied=steadied)
+
+
+@dataclass(frozen=True, slots=True)
+class Alone:
+    """One arm by itself, over all of its units: how many have the metric, how often they were measured, the mean, and
+    its confidence sequence (None below two units)."""
+
+    units: int
+    measurements: int
+    value: float
+    low: float | None
+    high: float | None
+
+
+def alone(bench: Bench, name: str, variant: str) -> Alone | None:
+    """None where nothing was measured. Of a share, the ends stay within 0 and 1."""
+    plan, metric = bench.experiment.plan, bench.metric(name)
+    sums = estimation.total(bench.sums(metric, variant))
+    if sums.units == 0 or sums.n <= 0:
+        return None
+    arm = estimation.arm(estimation.stack([sums]), bounded=is_share(metric))
+    value = float(arm.mean[0])
+    if sums.units < 2:
+        return Alone(sums.units, int(sums.n), value, None, None)
+    se = np.sqrt(arm.variance[0] / sums.units)
+    width = float(sequences.half_width(se, sums.units, alpha=plan.alpha, planned=plan.planned_units))
+    low, high = value - width, value + width
+    if is_share(metric):
+        low, high = max(low, 0.0), min(high, 1.0)
+    return Alone(sums.units, int(sums.n), value, low, high)
+
+
+def compared(bench: Bench, name: str, variant: str) -> Figure:
+    """Any metric of one candidate against the control, asked for by itself: its status knows of no other figure."""
+    return corrected([_goal(bench, name, Role.SECONDARY, variant)], bench.experiment.plan.alpha)[0]
 
 
 def is_share(metric: Metric) -> bool:

@@ -8,15 +8,16 @@ SQL and no HTTP.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import partial
 
 from gateway.domain import BASE, Metric, MetricKind, Variant
 from gateway.errors import InvalidRequest
 from gateway.experiment import Evidence, Experiment, Sums
-from gateway.feedback import statistics
-from gateway.feedback.statistics import Difference, Estimate, Interval, UnitMoments
+from gateway.feedback import estimation, figures
+from gateway.feedback.figures import Alone, Bench
 from gateway.feedback.tallies import Tallies
+from gateway.findings import Figure
 from gateway.store import results as rows
 from gateway.store import totals
 from gateway.store.automatic import automatic
@@ -51,7 +52,8 @@ class Gap:
 
 @dataclass(frozen=True, slots=True)
 class VariantResults:
-    """One arm. `mean` is a rate if the metric is boolean; `interval` [low, high] holds at every look at once (95 %).
+    """One arm. `mean` is a rate if the metric is boolean, over all epochs; `interval` [low, high] holds at every look at
+    once, at the plan's alpha. `difference` is the verdict's: made within each epoch, which the two means are not.
 
     `units` are those that came here first, `inferences` what they asked while they were here, `judged_units` those that
     said something, `feedback` the judgements that count.
@@ -118,7 +120,7 @@ async def results(database: Database, experiment: Experiment, metric: Metric | N
     wanted = {**automatic(experiment.tenant), **({metric.name: metric} if metric else {})}
     evidence = await totals.evidence(database, experiment, wanted, prefix="#")
     traffic = {variant.name: _traffic(evidence, variant) for variant in experiment.variants}
-    judged = _estimates(evidence, experiment, metric) if metric else {}
+    bench = Bench(experiment, {metric.name: metric} if metric else {}, evidence)
     return ExperimentResults(
         id=experiment.id,
         tenant=experiment.tenant,
@@ -130,7 +132,7 @@ async def results(database: Database, experiment: Experiment, metric: Metric | N
         optimize=metric.optimize if metric else None,
         inferences=sum(arm.inferences for arm in traffic.values()),
         pinned=await rows.pinned(database, experiment),
-        variants=_arms(experiment, traffic, await rows.ttft_p50(database, experiment), judged),
+        variants=_arms(bench, metric, traffic, await rows.ttft_p50(database, experiment)),
         moved=evidence.moved,
         behind=behind,
     )
@@ -139,7 +141,7 @@ async def results(database: Database, experiment: Experiment, metric: Metric | N
 def _sums(evidence: Evidence, metric: str, variant: str) -> Sums:
     """Over all epochs."""
     mine = [sums for (name, _, arm), sums in evidence.sums.items() if (name, arm) == (metric, variant)]
-    return Sums(*(sum(getattr(one, field.name) for one in mine) for field in fields(Sums)))
+    return estimation.total(mine)
 
 
 def _traffic(evidence: Evidence, variant: Variant) -> _Traffic:
@@ -165,43 +167,19 @@ def _traffic(evidence: Evidence, variant: Variant) -> _Traffic:
     )
 
 
-def _estimates(evidence: Evidence, experiment: Experiment, metric: Metric) -> dict[str, Estimate]:
-    bounded = metric.kind is MetricKind.BOOLEAN
-    found = {}
-    for variant in experiment.variants:
-        estimate = statistics.estimate(_moments(_sums(evidence, metric.name, variant.name)), bounded=bounded)
-        if estimate is not None:
-            found[variant.name] = estimate
-    return found
-
-
-def _moments(sums: Sums) -> UnitMoments:
-    """Sample variances from sums of products."""
-    n, degrees = max(sums.units, 1), max(sums.units - 1, 1)
-    return UnitMoments(
-        sums.units,
-        int(sums.n),
-        sums.s,
-        var_count=max(sums.nn - sums.n**2 / n, 0.0) / degrees,
-        var_total=max(sums.ss - sums.s**2 / n, 0.0) / degrees,
-        covariance=(sums.ns - sums.n * sums.s / n) / degrees,
-    )
-
-
 def _arms(
-    experiment: Experiment,
+    bench: Bench,
+    metric: Metric | None,
     traffic: Mapping[str, _Traffic],
     ttft_p50: Mapping[str, float | None],
-    judged: Mapping[str, Estimate],
 ) -> tuple[VariantResults, ...]:
     """One row per variant, in the experiment's order; differences are to the first."""
-    weights = sum(variant.weight for variant in experiment.variants)
+    variants = bench.experiment.variants
+    weights = sum(variant.weight for variant in variants)
     total = sum(arm.inferences for arm in traffic.values())
-    reference = judged.get(experiment.variants[0].name)
     arms = []
-    for position, variant in enumerate(experiment.variants):
-        arm, mine = traffic[variant.name], judged.get(variant.name)
-        gap = statistics.difference(mine, reference) if position and mine and reference else None
+    for position, variant in enumerate(variants):
+        arm, mine = traffic[variant.name], figures.alone(bench, metric.name, variant.name) if metric else None
         arms.append(
             VariantResults(
                 name=variant.name,
@@ -211,11 +189,11 @@ def _arms(
                 inferences=arm.inferences,
                 units=arm.units,
                 served=arm.served,
-                feedback=mine.judgements if mine else 0,
+                feedback=mine.measurements if mine else 0,
                 judged_units=mine.units if mine else 0,
                 mean=mine.value if mine else None,
-                interval=_ends(mine.interval) if mine else None,
-                difference=_gap(gap),
+                interval=_ends(mine) if mine else None,
+                difference=_gap(bench, metric, variant.name) if metric and position else None,
                 operations=Operations(
                     arm.errors, arm.disconnected, arm.input_tokens, arm.output_tokens, ttft_p50.get(variant.name)
                 ),
@@ -224,16 +202,19 @@ def _arms(
     return tuple(arms)
 
 
-def _gap(found: Difference | None) -> Gap | None:
-    if found is None:
-        return None
-    return Gap(
-        value=found.value,
-        interval=_ends(found.interval),
-        excludes_zero=found.interval is not None and found.interval.excludes(0.0),
-        conclusive=found.conclusive,
-    )
+def _gap(bench: Bench, metric: Metric, variant: str) -> Gap | None:
+    """The verdict's own figure: within each epoch, the epochs weighted, at the plan's alpha. A bare number while an arm
+    has a single unit."""
+    figure = figures.compared(bench, metric.name, variant)
+    if figure.difference is None:
+        mine, control = (figures.alone(bench, metric.name, one) for one in (variant, bench.experiment.control.name))
+        if mine is None or control is None:
+            return None
+        return Gap(mine.value - control.value, None, excludes_zero=False, conclusive=False)
+    interval = _ends(figure)
+    excludes = interval is not None and not interval[0] <= 0.0 <= interval[1]
+    return Gap(figure.difference, interval, excludes, conclusive=excludes and figure.past_burn_in)
 
 
-def _ends(interval: Interval | None) -> tuple[float, float] | None:
-    return (interval.low, interval.high) if interval else None
+def _ends(found: Alone | Figure) -> tuple[float, float] | None:
+    return (found.low, found.high) if found.low is not None and found.high is not None else None

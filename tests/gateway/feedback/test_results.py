@@ -11,10 +11,10 @@ from gateway.control.keys import Keys
 from gateway.domain import Scope
 from gateway.errors import InvalidRequest
 from gateway.feedback.results import ExperimentResults, results
-from gateway.feedback.statistics import UnitMoments, estimate
 from gateway.store.database import Database
 from gateway.store.inferences import write_inferences
 from tests.gateway.feedback.stories import EXPERIMENT, METRICS, TUNED, Story, begin
+from tests.gateway.feedback.truth.judged import interval
 
 HELPFUL, _, STARS, NOTE, _ = METRICS
 
@@ -37,11 +37,9 @@ async def test_rates_intervals_and_differences_are_those_of_the_units(story: Sto
     found = await results(story.db, EXPERIMENT, HELPFUL)
     for arm in found.variants:
         users = judged[arm.name]
-        moments = UnitMoments.of([len(v) for v in users.values()], [sum(v) for v in users.values()])
-        expected = estimate(moments, bounded=True)
-        assert expected is not None and expected.interval is not None and arm.interval is not None
-        assert arm.mean == pytest.approx(expected.value)
-        assert arm.interval == pytest.approx((expected.interval.low, expected.interval.high))
+        expected = interval([len(v) for v in users.values()], [sum(v) for v in users.values()], bounded=True)
+        assert arm.interval is not None
+        assert (arm.mean, *arm.interval) == pytest.approx(expected)
     base, tuned = found.variants
     assert (base.units, base.feedback, base.inferences, base.mean) == (2, 3, 3, pytest.approx(1 / 3))
     assert (tuned.units, tuned.feedback, tuned.inferences, tuned.mean) == (3, 4, 4, pytest.approx(3 / 4))
@@ -102,10 +100,8 @@ async def test_a_float_metric_has_a_mean_that_no_range_bounds(story: Story):
         for value in stars:
             await story.said("stars", value, await story.asked(user))
     tuned = (await results(story.db, EXPERIMENT, STARS)).variants[1]
-    expected = estimate(UnitMoments.of([1, 2, 1], [-3.5, 42.0, 7.0]))
-    assert expected is not None and expected.interval is not None
-    assert tuned.mean == pytest.approx(45.5 / 4)
-    assert tuned.interval == pytest.approx((expected.interval.low, expected.interval.high))
+    assert tuned.mean == pytest.approx(45.5 / 4) and tuned.interval is not None
+    assert (tuned.mean, *tuned.interval) == pytest.approx(interval([1, 2, 1], [-3.5, 42.0, 7.0], bounded=False))
 
 
 async def test_the_largest_values_that_are_accepted_do_not_overflow(story: Story):
@@ -133,7 +129,7 @@ async def test_many_units_agree_with_numpy(story: Story):
     for variant in ("base", "tuned"):
         counts = rng.integers(1, 5, 60)
         totals = [int(rng.binomial(n, 0.4)) for n in counts]
-        expected[variant] = estimate(UnitMoments.of(counts, totals), bounded=True)
+        expected[variant] = interval(counts, totals, bounded=True)
         for user, (n, wins) in enumerate(zip(counts, totals, strict=True)):
             asked = [story.inference(f"{variant}-{user}", variant) for _ in range(n)]
             batch += asked
@@ -143,10 +139,8 @@ async def test_many_units_agree_with_numpy(story: Story):
         await story.said("helpful", value, inference)
     found: ExperimentResults = await results(story.db, EXPERIMENT, HELPFUL)
     for arm in found.variants:
-        mine = expected[arm.name]
-        assert mine is not None and mine.interval is not None
-        assert arm.mean == pytest.approx(mine.value)
-        assert arm.interval == pytest.approx((mine.interval.low, mine.interval.high))
+        assert arm.interval is not None
+        assert (arm.mean, *arm.interval) == pytest.approx(expected[arm.name])
 
 
 async def test_what_was_asked_with_a_key_for_evaluations_is_no_users_traffic(story: Story):

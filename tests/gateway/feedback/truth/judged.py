@@ -52,3 +52,18 @@ def evidence(exposed: Mapping[str, int], **metrics: Mapping[str, Sums]) -> Evide
     """One epoch. `exposed` and each metric's sums by variant."""
     found = {(name, 0, variant): one for name, arms in metrics.items() for variant, one in arms.items()}
     return Evidence({(0, variant): units for variant, units in exposed.items()}, found, units_per_day=100.0)
+
+
+def interval(n: Any, s: Any, *, bounded: bool) -> tuple[float, float, float]:
+    """The mean of units that were measured `n` times with the sums `s`, and its sequence's ends at alpha = 5 % and
+    N* = 500: the published formulas once more, in their own words."""
+    n, s = np.asarray(n, dtype=float), np.asarray(s, dtype=float)
+    units, mean = n.size, s.sum() / n.sum()
+    variance = np.var((s - mean * n) / n.mean(), ddof=1)
+    if bounded:
+        variance = ((units - 1) * variance + 2 * mean**2 + 2 * (1 - mean) ** 2) / units
+    rho2 = (-2 * np.log(0.05) + np.log(-2 * np.log(0.05) + 1)) / 500
+    grown = units * rho2 + 1
+    width = np.sqrt(variance / units * 2 * grown / (units * rho2) * np.log(np.sqrt(grown) / 0.05))
+    low, high = mean - width, mean + width
+    return (mean, max(low, 0.0), min(high, 1.0)) if bounded else (mean, low, high)
