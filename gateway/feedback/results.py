@@ -52,8 +52,8 @@ class Gap:
 
 @dataclass(frozen=True, slots=True)
 class VariantResults:
-    """One arm. `mean` is a rate if the metric is boolean, over all epochs; `interval` [low, high] holds at every look at
-    once, at the plan's alpha. `difference` is the verdict's: made within each epoch, which the two means are not.
+    """One arm. `mean` is a rate if the metric is boolean, over all epochs; `interval` [low, high] holds at every look
+    at once, at the plan's alpha. `difference` is the verdict's: made within each epoch, which the two means are not.
 
     `units` are those that came here first, `inferences` what they asked while they were here, `judged_units` those that
     said something, `feedback` the judgements that count.
