@@ -20,12 +20,13 @@ from gateway.evaluation.judging import Judged, Judging
 from gateway.evaluation.keeping import Keeping
 from gateway.evaluation.news import News
 from gateway.evaluation.rounds import Rounds
-from gateway.experiment import By, Evidence, Experiment, Plan, Stage
+from gateway.experiment import Allocation, By, Evidence, Experiment, Plan, Stage
 from gateway.feedback.tallies import Tallies
 from gateway.findings import Verdict, Word
 from gateway.store import audit, looks, workers
 from gateway.store.database import Database
 from tests.gateway.control.rooms import ME, Rooms, Worker, only
+from tests.gateway.evaluation.test_weights import judged as answers_of
 from tests.gateway.evaluation.verdicts import verdict
 
 PERIOD = 0.1
@@ -246,3 +247,22 @@ async def test_a_round_goes_on_after_its_lock_was_lost(room: Room) -> None:
             await connection.execute(f"{cut} (SELECT oid FROM pg_database WHERE datname = current_database())")
         seen = len(judging.asked)
         await until(lambda: len(judging.asked) > seen + 3)
+
+
+class Leaning(Judging):
+    """A thousand users an arm, of whom more like the candidate."""
+
+    async def judged(self, experiment: Experiment) -> Judged:
+        return answers_of(300, 420)
+
+
+async def test_an_adaptive_experiment_gets_new_weights_once_a_batch_with_the_seed_in_the_audit_row(room: Room) -> None:
+    one = await room.started("one", verdict(), allocation=Allocation.THOMPSON)
+    rounds = room.rounds(Leaning(room.rooms.db, Tallies(room.rooms.db)))
+    await once(rounds)
+    row = await entry(room, one, "experiment.weights")
+    assert row.actor == "rule" and row.detail["figures"]["seed"] and row.detail["figures"]["units"] == 2000
+    weights = [arm.weight for arm in (await room.rooms.experiments.get(one.id)).variants]
+    assert weights == row.detail["weights"] and weights[1] > 0.9
+    await once(rounds)
+    assert await entry(room, one, "experiment.weights") == row

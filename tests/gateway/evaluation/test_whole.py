@@ -12,6 +12,7 @@ import socket
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,7 @@ from tests.gateway.test_supervisor import Serving, start, until
 
 pytestmark = [pytest.mark.processes, pytest.mark.long, pytest.mark.timeout(120)]
 
-PERIOD = 0.5
-PORT = itertools.count(1)
+PERIOD = 1.5
 
 
 def free_port() -> int:
@@ -170,8 +170,6 @@ async def test_a_candidate_that_fails_is_rolled_back_within_a_period_audited_and
 
 
 def seconds(text: str) -> float:
-    from datetime import datetime
-
     return datetime.fromisoformat(text).timestamp()
 
 
