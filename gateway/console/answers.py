@@ -4,7 +4,6 @@ from whoever looks at it, and a fresh one of another version to compare it with.
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 from typing import Annotated, Any
 
@@ -15,6 +14,7 @@ from gateway.console import naming
 from gateway.console.asking import Asking
 from gateway.console.here import Desk, Fields, Here
 from gateway.console.transcript import clean, transcript
+from gateway.console.waiting import until
 from gateway.control.names import unknown
 from gateway.domain import Metric, MetricKind, Tenant
 from gateway.errors import Conflict, InvalidRequest, Unavailable
@@ -28,8 +28,6 @@ PLACE = None
 
 SOURCE = "console"
 CHAT = "/v1/chat/completions"
-WRITTEN_SECONDS = 5.0
-"""How long the recorder may take with a fresh answer's row."""
 
 REPEATED = ("temperature", "top_p", "max_tokens", "max_completion_tokens")
 
@@ -107,7 +105,7 @@ async def declare(here: Here, fields: Fields) -> Response:
         raise InvalidRequest("There is no metric of this kind to declare here.", param="kind")
     metric = Metric(here.tenant, kind.value, kind, description=DECLARED[kind])
     await here.rooms.metrics.declare(metric, actor=here.actor)
-    await known(here, metric)
+    await until(lambda: (metric.tenant, metric.name) in here.rooms.current.snapshot.metrics)  # the next page asks it
     back = fields.get("back", "")
     return here.go(
         back if back in ("feedback/pairs", "playground") or back.startswith("feedback/answers/") else "feedback"
@@ -148,18 +146,11 @@ def tenant_of(here: Desk) -> Tenant:
     return here.rooms.current.snapshot.tenants[here.tenant]
 
 
-async def written(here: Desk, inference: str) -> None:
-    """Wait until a fresh answer's row is there. Raises `Unavailable` if the recorder takes too long."""
-    for _ in range(int(WRITTEN_SECONDS / 0.1)):
-        if await browsing.answers(here.rooms.db, here.tenant, [inference]):
-            return
-        await asyncio.sleep(0.1)
-    raise Unavailable("The fresh answer is not recorded yet.", remedy="Try again shortly.")
+async def written(here: Desk, *ids: str) -> None:
+    """Wait until the rows of fresh answers are there. Raises `Unavailable` if the recorder takes too long."""
 
+    async def there() -> bool:
+        return len(await browsing.answers(here.rooms.db, here.tenant, ids)) == len(ids)
 
-async def known(here: Desk, metric: Metric) -> None:
-    """Wait until this worker's snapshot has a metric that was declared a moment ago: the next page asks it."""
-    for _ in range(50):
-        if (metric.tenant, metric.name) in here.rooms.current.snapshot.metrics:
-            return
-        await asyncio.sleep(0.1)
+    if not await until(there, every=0.1):
+        raise Unavailable("The fresh answer is not recorded yet.", remedy="Try again shortly.")

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from gateway.console.waiting import until
 from gateway.control.keys import Keys
 from gateway.domain import Scope
 from gateway.errors import EngineFailed, GatewayError, InvalidRequest, Unavailable
@@ -28,7 +29,6 @@ SCOPES = frozenset((Scope.INFERENCE, Scope.EVALUATE))
 LIFETIME = timedelta(hours=1)
 MARGIN = timedelta(minutes=2)
 """A key that ends sooner is not used for another request."""
-KNOWN_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,11 +84,9 @@ class Asking:
         self._made = {whose: key for whose, key in self._made.items() if key.ends > now}
         made = await self._keys.create(tenant, SCOPES, expires_at=now + LIFETIME, actor=actor)
         key = _Key(made.key, hash_key(made.key), now + LIFETIME)
-        for _ in range(int(KNOWN_SECONDS / 0.02)):
-            if key.digest in self._current.snapshot.keys:
-                return key
-            await asyncio.sleep(0.02)
-        raise Unavailable("The key for the playground is not known here yet.", remedy="Try again shortly.")
+        if not await until(lambda: key.digest in self._current.snapshot.keys):
+            raise Unavailable("The key for the playground is not known here yet.", remedy="Try again shortly.")
+        return key
 
 
 def problem(status: int, told: bytes) -> GatewayError:

@@ -62,8 +62,7 @@ async def vote(here: Here, fields: Fields) -> Response:
             raise InvalidRequest("A vote is about two to four answers.")
         for place, loser in enumerate(losers):
             await say(here, winner, metric, loser, nonce=f"{nonce[:60]}-{place}" if nonce else "")
-        for one in (winner, *losers):
-            await written(here, canonical_inference_id(one) or "")
+        await written(here, *(canonical_inference_id(one) or "" for one in (winner, *losers)))
     except GatewayError as error:
         return JSONResponse({"error": error.message}, status_code=error.status)
     return JSONResponse({"kept": len(losers)})

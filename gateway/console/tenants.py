@@ -8,6 +8,7 @@ from starlette.responses import RedirectResponse, Response
 from gateway.console import limiting
 from gateway.console.here import Fields, OperatorHere, Place
 from gateway.console.reading import number_of
+from gateway.console.waiting import until
 
 router = APIRouter()
 PLACE = Place("tenants", "All tenants", operator=True)
@@ -29,11 +30,13 @@ async def index(here: OperatorHere) -> Response:
 @router.post("/tenants")
 async def create(here: OperatorHere, fields: Fields) -> Response:
     """A tenant; its first key is made on its own page."""
+    name = fields.get("name", "").strip()
     await here.rooms.tenants.create(
-        fields.get("name", "").strip(),
+        name,
         store_content=fields.get("store_content") == "yes",
         allow_pinning=fields.get("allow_pinning") == "yes",
         weight=number_of(fields, "weight", 1.0),
         actor=here.actor,
     )
+    await until(lambda: name in here.rooms.current.snapshot.tenants)  # the next page asks it
     return RedirectResponse("/console/tenants", status_code=303)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Playwright, Request, sync_playwright
 
 from gateway.console.here import COOKIE
 from tests.console.seed import Site, seeded
@@ -34,14 +34,19 @@ def site() -> Iterator[Site]:
         yield one
 
 
-@pytest.fixture(scope="session")
-def chromium() -> Iterator[Browser]:
+def browser(playwright: Playwright) -> Browser:
     """The system's Chromium, or the one that `playwright install chromium` brings."""
     found = shutil.which("chromium") or next((path for path in ALSO if Path(path).exists()), None)
+    return playwright.chromium.launch(executable_path=found, args=["--no-sandbox", "--disable-gpu"])
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    """For one file: as long as it is there, nothing asynchronous can be tested in this process."""
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox", "--disable-gpu"])
-        yield browser
-        browser.close()
+        started = browser(playwright)
+        yield started
+        started.close()
 
 
 @dataclass
@@ -64,7 +69,8 @@ class Desk:
 
     def open(self, path: str) -> Page:
         """Any page of the site, drawn."""
-        self.page.goto(self.site.url + path)
+        reply = self.page.goto(self.site.url + path)
+        assert reply is not None and reply.ok, (path, reply and reply.status)
         self.page.wait_for_selector("html[data-ready]", state="attached")
         return self.page
 
