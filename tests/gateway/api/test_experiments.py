@@ -149,6 +149,14 @@ async def test_a_product_team_leads_an_experiment_from_the_command_line(shell: S
     ]
     shown = dict(line.split("\t", 1) for line in (await shell.says("experiments", "show", one)).splitlines())
     assert (shown["stage"], shown["coverage_now"], shown["hypothesis"]) == ("canary", "0.02", "it helps")
+    await lead(shell, one)
+    plan.write_text("[]")
+    assert "no JSON object" in await shell.refuses("experiments", "start", "acme", "support", "--plan", str(plan))
+    assert "Cannot read a plan" in await shell.refuses("experiments", "start", "acme", "support", "--plan", "/none")
+
+
+async def lead(shell: Shell, one: str) -> None:
+    """Every step there is, to a promotion."""
 
     async def line(*words: str) -> list[str]:
         return (await shell.says("experiments", *words)).split("\t")
@@ -165,6 +173,3 @@ async def test_a_product_team_leads_an_experiment_from_the_command_line(shell: S
     assert "has ended (promoted)" in await shell.refuses("experiments", "rollback", one, "--why", "no")
     for words in (("weights", one, "tuned", "--why", "x"), ("start", "acme", "a", "--guardrail", "latency")):
         assert (await shell.run("experiments", *words)).exit_code == 2
-    plan.write_text("[]")
-    assert "no JSON object" in await shell.refuses("experiments", "start", "acme", "support", "--plan", str(plan))
-    assert "Cannot read a plan" in await shell.refuses("experiments", "start", "acme", "support", "--plan", "/none")

@@ -1,3 +1,4 @@
+# long because: one machine, whose rules share a model.
 """Any sequence of steps leads an experiment only where it may go, and alias, experiment and audit log always agree."""
 
 from __future__ import annotations

@@ -53,13 +53,11 @@ async def test_each_installation_has_its_own_secret(empty_database_url: str, dat
     assert one != other
 
 
-async def test_a_running_experiment_of_before_goes_on_with_everybody_on_the_variant_they_had(
-    empty_database_url: str,
-) -> None:
-    await asyncio.to_thread(migrate, empty_database_url, "0004")
+async def _two_experiments_of_before(url: str) -> None:
+    """One that runs and one that was stopped, as the schema 0004 has them."""
     variants = """[{"name": "a", "weight": 1, "ref": null}, {"name": "off", "weight": 0, "ref": null},
                    {"name": "b", "weight": 2, "ref": null}]"""
-    connection = await asyncpg.connect(empty_database_url)
+    connection = await asyncpg.connect(url)
     try:
         await connection.execute("INSERT INTO tenants (name, store_content, allow_pinning) VALUES ('t', true, true)")
         for place, (name, status) in enumerate((("live", "running"), ("done", "stopped"))):
@@ -86,6 +84,13 @@ async def test_a_running_experiment_of_before_goes_on_with_everybody_on_the_vari
             )
     finally:
         await connection.close()
+
+
+async def test_a_running_experiment_of_before_goes_on_with_everybody_on_the_variant_they_had(
+    empty_database_url: str,
+) -> None:
+    await asyncio.to_thread(migrate, empty_database_url, "0004")
+    await _two_experiments_of_before(empty_database_url)
     await asyncio.to_thread(migrate, empty_database_url)
     db = await Database.connect(empty_database_url)
     try:
