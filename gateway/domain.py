@@ -157,10 +157,10 @@ class Unit(StrEnum):
 class Split:
     """How a running experiment deals out an alias's units, as routing sees it.
 
-    A unit takes part if `share(salt)` of it lies in one of `stretches` (of [0, 1), half-open, disjoint); experiments of
-    one layer share the salt and hold disjoint stretches. Whoever takes no part gets the first variant, outside of the
-    experiment. Within, `share(alias.salt)` falls into one of `buckets`: (end, variant's name), ends rising to 1.
-    `overrides` maps units (`identity.unit_of`) of testers to a variant's name.
+    A unit takes part if its hash under `salt` lies in one of `stretches` (of [0, 1), half-open, disjoint); experiments
+    of one layer share the salt and hold disjoint stretches. Whoever takes no part gets the first variant, outside of
+    the experiment. Within, its hash under the alias's salt falls into one of `buckets`: (end, variant's name), ends
+    rising to 1. `overrides` maps testers (`identity.unit_of` their targeting keys) to a variant's name.
     """
 
     unit: Unit
