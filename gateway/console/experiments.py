@@ -12,9 +12,11 @@ from starlette.responses import Response
 from gateway.console.here import Here, Place
 from gateway.console.verdicts import KINDS, by_metric, unit_of, verdict_of
 from gateway.control.names import unknown
+from gateway.domain import BASE
 from gateway.experiment import Experiment, Stage
 from gateway.feedback.results import results
 from gateway.store import audit, looks
+from gateway.store.shadows import compared
 
 router = APIRouter()
 PLACE = Place("experiments", "Experiments")
@@ -76,6 +78,16 @@ async def served(here: Here, experiment: str) -> Response:
     """What was assigned and what answered. It counts requests, which takes longer than the rest of the page."""
     found = await own(here, experiment)
     return here.part("served.jinja", results=await results(here.rooms.db, found, None))
+
+
+@router.get("/t/{tenant}/experiments/{experiment}/shadow")
+async def shadow(here: Here, experiment: str) -> Response:
+    """What the candidate answered beside what users got, while no user gets it."""
+    found = await own(here, experiment)
+    candidate = found.variants[1].ref
+    name = str(candidate) if candidate is not None else BASE
+    seen = await compared(here.rooms.db, here.tenant, found.alias)
+    return here.part("shadow.jinja", one=next((each for each in seen if each.ref == name), None), ref=name)
 
 
 async def _found(here: Here, experiment: Experiment) -> dict[str, Any]:

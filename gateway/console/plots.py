@@ -67,6 +67,7 @@ class Plot:
             "time": bool(self.x) and isinstance(self.x[0], datetime),
             "signed": self.signed,
             "zero": self.zero,
+            "share": self.metric_unit == SHARE,
             "lines": [
                 {
                     "name": line.name,

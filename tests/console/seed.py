@@ -111,8 +111,8 @@ class Site:
 
 
 @contextmanager
-def seeded(home: Path) -> Iterator[Site]:
-    """A running gateway until the block ends."""
+def seeded(home: Path, *, pace: float = 0.0) -> Iterator[Site]:
+    """A running gateway until the block ends. `pace`: seconds between some users and the next."""
     log = home / "serve.log"
     command = [sys.executable, "-m", "gateway", "serve", "--engine", "fake", "--port", "0", "--home", str(home)]
     env = {**os.environ, "GATEWAY_EVALUATION_SECONDS": "0.5"}
@@ -124,7 +124,7 @@ def seeded(home: Path) -> Iterator[Site]:
         headers = {"authorization": f"Bearer {admin_key}"}
         with httpx.Client(base_url=url, headers=headers, timeout=30) as http:
             site = Site(url, admin_key, http)
-            _tell(site, home)
+            _tell(site, home, pace)
             _probe(site, home)
             site.tenant("rival")
             yield site
@@ -174,7 +174,7 @@ def _gate(verdict: Any, reason: str, against: str, better: float) -> Gate:
     return Gate(verdict=verdict, reason=reason, compared_with=against, figures=figures)
 
 
-def _tell(site: Site, home: Path) -> None:
+def _tell(site: Site, home: Path, pace: float) -> None:
     site.tenant("acme", store_content=True)
     good = _gate("accepted", "Exact match is better by 0.09 (0.06 to 0.12), and nothing is forgotten.", "base", 0.09)
     sft = made(home, 1, gate=good, metrics={"held_out_loss": 1.482}, recipe="sft", examples=412, feedback=96)
@@ -197,7 +197,9 @@ def _tell(site: Site, home: Path) -> None:
     plan["guardrails"] = [{"metric": "output_tokens", "margin": 0.5, "relative": True}]
     finished = site.compare("acme", "triage", first, name="Does tuning help triage?", plan=plan)
     site.experiments["finished"] = finished
-    _users(site, "triage", range(100), {"base": 0.25, "candidate": 0.95})
+    for batch in range(10):
+        time.sleep(pace / 2)
+        _users(site, "triage", range(batch * 10, batch * 10 + 10), {"base": 0.25, "candidate": 0.95})
     running = {
         "name": "Is the model of preferences better?",
         "hypothesis": "What users preferred in October makes answers that they like more, at the same length.",
@@ -207,6 +209,7 @@ def _tell(site: Site, home: Path) -> None:
     plan["guardrails"] = [{"metric": "output_tokens", "margin": 0.2, "relative": True}]
     site.experiments["running"] = site.compare("acme", "support", third, plan=plan, **running)
     for batch in range(8):
+        time.sleep(pace)
         _users(site, "support", range(batch * 20, batch * 20 + 20), {"tuned": 0.55, "candidate": 0.72})
     site.until(f"/experiments/{finished}", {"stage": "promoted"})
 

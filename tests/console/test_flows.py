@@ -78,6 +78,18 @@ def test_a_canary_is_led_on_widened_and_rolled_back(desk: Desk) -> None:
     assert _serves(site, "canary") == ["acme/support@1"]
 
 
+def test_a_shadow_is_compared_before_any_user_gets_it(desk: Desk) -> None:
+    site = desk.site
+    site.point("acme", "shadowed", "base")
+    one = site.compare("acme", "shadowed", "acme/support@3", name="A shadow", stage="shadow", shadow_share=1.0)
+    site.ask("acme", "user-1", "Where is my parcel?", model="shadowed")
+    page = desk.go(f"experiments/{one}")
+    expect(page.get_by_role("region", name="In the shadow")).to_contain_text("shown to nobody", timeout=20_000)
+    assert not page.get_by_role("button", name="Promote").count()
+    _say_why(page, "Advance to the canary", "It is as fast.")
+    expect(page.get_by_text("canary", exact=True).first).to_be_visible()
+
+
 def test_the_power_calculator_answers_while_one_types(desk: Desk) -> None:
     page = desk.go("experiments/new")
     power = page.get_by_role("region", name="How many units")

@@ -12,7 +12,8 @@ from tests.console.conftest import Desk
 
 pytestmark = pytest.mark.long
 
-PAGES = ("experiments", "experiments/new", "experiments/RUNNING", "adapters", "adapters/support/3", "rounds")
+OTHERS = ("traffic", "feedback", "feedback/pairs", "playground", "audit", "keys")
+PAGES = ("experiments", "experiments/new", "experiments/RUNNING", "adapters", "adapters/support/3", "rounds", *OTHERS)
 
 # Every element with text of its own: its colour, and the grounds from it up to the first that is opaque.
 _TEXTS = """() => {

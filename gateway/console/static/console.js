@@ -83,7 +83,8 @@
     const shown = spec.lines.flatMap((line) => [line.mid, line.low, line.high].filter(Boolean));
     const ends = shown.map((part) => part.findLast((value) => value !== null) ?? 0);
     const least = Math.min(0, ...ends), most = Math.max(0, ...ends), span = most - least;
-    return [Math.max(low, least - span), Math.min(high, most + span)];
+    const [floor, ceiling] = spec.share ? [-100, 100] : [-Infinity, Infinity];
+    return [Math.max(low, least - span, floor), Math.min(high, most + span, ceiling)];
   }
 
   function range(spec, low, high) {
