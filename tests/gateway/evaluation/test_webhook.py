@@ -7,9 +7,11 @@ from collections.abc import Callable, Iterator
 
 import httpx
 import pytest
+from pydantic import SecretStr, ValidationError
 
 from gateway.evaluation import webhook
 from gateway.evaluation.webhook import Webhook, key_of, pause_after, signed
+from gateway.settings import Settings, WebhookSettings
 from gateway.store import outbox
 from gateway.store.database import Database
 from tests.gateway.evaluation.receiver import SECRET, Receiver
@@ -103,3 +105,17 @@ def test_pauses_double_up_to_an_hour() -> None:
     pauses = [pause_after(attempts, jitter=lambda: 0.5) for attempts in range(1, 100)]
     assert pauses[:4] == [1, 2, 4, 8] and pauses[-1] == webhook.PAUSES[1]
     assert 0.75 <= pause_after(1, jitter=lambda: 0.0) < pause_after(1, jitter=lambda: 1.0) <= 1.25
+
+
+def test_a_receiver_without_a_secret_is_refused_at_the_start() -> None:
+    with pytest.raises(ValidationError, match="GATEWAY_WEBHOOK__SECRET"):
+        WebhookSettings(url="https://example.org/hooks")
+    with pytest.raises(ValidationError, match="pattern"):
+        WebhookSettings(url="example.org/hooks", secret=SecretStr("s"))
+
+
+def test_the_secret_reaches_workers_by_a_variable_of_its_own() -> None:
+    webhook = WebhookSettings(url="https://example.org/hooks", secret=SecretStr("between us"))
+    child = Settings(webhook=webhook).environment()
+    assert child["GATEWAY_WEBHOOK__SECRET"] == "between us" and child["GATEWAY_WEBHOOK__URL"] == webhook.url
+    assert "between us" not in child["GATEWAY_SETTINGS_JSON"]
