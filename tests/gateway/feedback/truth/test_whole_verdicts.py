@@ -36,7 +36,7 @@ def _booleans(rng: np.random.Generator, rate: float) -> list[Sums]:
 
 @pytest.mark.long
 def test_arms_that_are_all_the_same_are_neither_shipped_nor_rolled_back():
-    rng, runs, words = np.random.default_rng(90), 60, []
+    rng, runs, words = np.random.default_rng(90), 120, []
     same = experiment(PLAN, "one", "two")
     for _ in range(runs):
         arms = ("control", "one", "two")
