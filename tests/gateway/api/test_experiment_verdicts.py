@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import pytest
+
 from gateway.evaluation.keeping import Keeping
 from gateway.findings import Word
 from gateway.store import experiments
@@ -54,6 +56,7 @@ async def test_power_is_asked_before_the_start(here: Installation) -> None:
     assert refused.status_code == 400 and refused.json()["error"]["param"] == "effect"
 
 
+@pytest.mark.long
 async def test_a_person_asks_the_same_by_the_command_line(shell: Shell, tmp_path: Path) -> None:  # noqa: F811 - as above
     await shell.here.tenant("acme")
     told = await shell.says("experiments", "verdict", await running(shell.here.db))

@@ -87,6 +87,7 @@ async def test_without_a_webhook_nothing_waits_to_be_sent(db: Database, running:
     assert await outbox.waiting(db) == 0
 
 
+@pytest.mark.long
 async def test_looks_grow_with_the_logarithm_of_the_age_and_every_change_of_mind_is_among_them(
     db: Database, running: Experiment
 ) -> None:

@@ -107,6 +107,7 @@ async def until(look: Callable[[], object], seconds: float = 10) -> None:
             await asyncio.sleep(0.02)
 
 
+@pytest.mark.long
 async def test_of_two_workers_one_goes_round_and_the_other_takes_over_when_it_is_gone(room: Room) -> None:
     await room.started("one", verdict())
     first, second = (Scripted(room.rooms.db, room.script) for _ in range(2))
@@ -212,6 +213,7 @@ async def test_a_step_that_fails_is_taken_in_the_next_round(room: Room) -> None:
     assert await room.stage(one) is Stage.ROLLED_BACK
 
 
+@pytest.mark.long
 async def test_a_worker_that_never_confirms_a_step_holds_up_no_round(room: Room) -> None:
     stuck = await room.started("stuck", verdict(Word.ROLL_BACK))
     fine = await room.started("fine", verdict())
@@ -237,6 +239,7 @@ async def test_who_pauses_is_left_alone(room: Room) -> None:
     assert await room.stage(one) is Stage.ROLLED_BACK
 
 
+@pytest.mark.long
 async def test_a_round_goes_on_after_its_lock_was_lost(room: Room) -> None:
     await room.started("one", verdict())
     judging = Scripted(room.rooms.db, room.script)

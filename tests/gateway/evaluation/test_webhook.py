@@ -52,6 +52,7 @@ async def test_a_message_is_taken_once_and_then_gone(db: Database, receiver: Rec
     assert await outbox.waiting(db) == 0
 
 
+@pytest.mark.long
 async def test_a_refused_message_is_tried_again_later_and_does_not_hold_up_the_next(
     db: Database, receiver: Receiver
 ) -> None:
