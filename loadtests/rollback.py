@@ -100,6 +100,7 @@ class Run:
             "breach_to_the_last_request_sent_to_it": round((last_sent - self.found) * 1000),
             "breach_to_its_last_answer": round((last_ended - self.found) * 1000),
             "requests_after_the_commit": len(later),
+            "of_these_to_the_adapter": sum(one.served == self.ref for one in later),
         }
 
 
@@ -252,7 +253,13 @@ def main(arguments: list[str] | None = None) -> int:
         with installed(home, told.model, told.period) as gateway:
             asyncio.run(play(gateway, home, told.model, run, at_once=told.at_once, seconds=told.seconds, say=_say))
     print(f"{run.look['sentence']}\nrolled back by: {run.audit['actor']}")
-    print(json.dumps(run.figures(), indent=1))
+    figures = run.figures()
+    print(json.dumps(figures, indent=1))
+    print(
+        f"From the look that found the breach it took {figures['breach_to_commit']} ms to the roll back, and"
+        f" {figures['breach_to_its_last_answer']} ms to the end of the adapter's last answer;"
+        f" of {figures['requests_after_the_commit']} later requests it got {figures['of_these_to_the_adapter']}."
+    )
     wrong = failures(run)
     print("\n".join(f"FAILED: {one}" for one in wrong) or "No request failed, and nobody helped.")
     return 1 if wrong else 0
