@@ -88,7 +88,11 @@ def list_experiments(tenant: TenantName, as_json: Json = False) -> None:
 def show_experiment(experiment: ExperimentId, as_json: Json = False) -> None:
     """All that was fixed at its start, and where it is now."""
     found = call("GET", f"/experiments/{segment(experiment)}")
-    show(found, as_json=as_json, text="\n".join(f"{name}\t{cell(value)}" for name, value in found.items()))
+    arms = " ".join(f"{arm['name']}={arm['weight']:g}:{arm['ref']}" for arm in found["variants"])
+    plan = {f"plan.{name}": value for name, value in found["plan"].items()}
+    rows = {**found, "variants": arms, "epochs": len(found["epochs"]), **plan}
+    lines = [f"{name}\t{cell(value)}" for name, value in rows.items() if name not in ("object", "plan")]
+    show(found, as_json=as_json, text="\n".join(lines))
 
 
 @app.command("status")
