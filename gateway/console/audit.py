@@ -87,7 +87,9 @@ def _facts(detail: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, s
     for name, value in detail.items():
         label = f"{before}{words.spaced(name)}"
         if name == "figures" and isinstance(value, Mapping):  # they have a table, and the sentence is why
-            yield from _facts({part: one for part, one in value.items() if part not in ("figures", "sentence")})
+            yield from _facts(
+                {part: one for part, one in value.items() if part not in ("figures", "sentence", "variant")}
+            )
         elif isinstance(value, Mapping):
             yield from _facts(value, f"{label} ")
         elif value is not None and value not in ("", []):

@@ -23,7 +23,7 @@ WINDOWS = {"hour": HOUR, "day": DAY}
 LINES = 4
 """Variants with a line of their own; the others share one."""
 OTHERS = "others"
-LEAST = timedelta(minutes=1)
+LEAST = timedelta(seconds=20)
 """Of a step that is not over, to be drawn."""
 
 Figure = Callable[[Traffic, float], float | None]
@@ -129,7 +129,7 @@ def plots(view: View, window: Window, alias: str) -> list[Drawn]:
             for colour, ones in enumerate(lines)
         ]
         plot = Plot(f"traffic-{name}", f"{title}, {alias}", at, those, metric_unit=unit, zero=True)
-        return Drawn(plot, nothing or "No requests in this time.")
+        return Drawn(plot, nothing or "No requests in a whole step yet.")
 
     return [
         drawn("rate", "Requests", "requests/min", lambda one, minutes: one.requests / minutes),

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
+import socket
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
+import uvicorn
 
 from gateway.identity import hash_key, unit_of
 from gateway.store.database import Database
@@ -92,6 +98,7 @@ async def test_no_form_does_anything_without_the_sessions_token(here: Visits) ->
     assert here.echo.calls == [] and await here.export() == []
 
 
+@pytest.mark.long
 async def test_a_correction_sent_twice_is_in_the_judged_export_once(here: Visits) -> None:
     mine = await here.asked()
     page = await here.acme.page(f"feedback/answers/{mine}")
@@ -115,6 +122,7 @@ async def test_a_correction_sent_twice_is_in_the_judged_export_once(here: Visits
         assert (await here.acme.send(f"feedback/answers/{mine}/correct", **{**form, **wrong})).status_code == 400
 
 
+@pytest.mark.long
 async def test_a_pair_is_judged_blind_and_the_next_round_hears_of_it(here: Visits) -> None:
     base, tuned = await here.asked(answer="one"), await here.asked(answer="two", served="acme/support@1")
     page = await here.acme.page("feedback/pairs")
@@ -142,6 +150,7 @@ async def test_a_pair_is_judged_blind_and_the_next_round_hears_of_it(here: Visit
     assert unlike.status_code == 409
 
 
+@pytest.mark.long
 async def test_an_answer_is_compared_with_a_fresh_one_in_its_users_name(here: Visits) -> None:
     mine = await here.asked("what now?", user="ann", params={"temperature": 0.2, "stop": "x"})
     reply = await here.acme.send(f"feedback/answers/{mine}/again", version="support@1")
@@ -163,6 +172,7 @@ async def test_an_answer_is_compared_with_a_fresh_one_in_its_users_name(here: Vi
 PROMPT = {"version": "base", "prompt": "hi there", "system": "Be kind.", "temperature": "0.5", "max_tokens": "20"}
 
 
+@pytest.mark.long
 async def test_the_playground_streams_with_a_key_of_its_own_that_no_browser_sees(here: Visits) -> None:
     reply = await here.acme.send("playground/answer", **PROMPT)
     lines = [json.loads(line) for line in reply.text.splitlines()]
@@ -183,6 +193,7 @@ async def test_the_playground_streams_with_a_key_of_its_own_that_no_browser_sees
     assert here.echo.calls[-1].headers[b"authorization"].decode().removeprefix("Bearer ") != shown[0]
 
 
+@pytest.mark.long
 async def test_what_the_playground_cannot_ask_is_said(here: Visits) -> None:
     for wrong in ({"prompt": " "}, {"temperature": "hot"}, {"max_tokens": "1e99"}, {"prompt": "x" * 100_001}):
         assert (await here.acme.send("playground/answer", **{**PROMPT, **wrong})).status_code == 400, wrong
@@ -191,6 +202,7 @@ async def test_what_the_playground_cannot_ask_is_said(here: Visits) -> None:
     assert [json.loads(line) for line in reply.text.splitlines()] == [{"error": "No such model."}]
 
 
+@pytest.mark.long
 async def test_a_vote_in_the_playground_is_a_preference_over_each_other_answer_once(here: Visits) -> None:
     await here.acme.send("feedback/metrics", kind="preference", back="playground")
     ids = []
@@ -210,3 +222,33 @@ async def test_a_vote_in_the_playground_is_a_preference_over_each_other_answer_o
     foreign = await here.rival.send("playground/vote", **form)
     assert foreign.status_code in (400, 404) and "error" in foreign.json()
     assert (await here.acme.send("playground/vote", **{**form, "losers": ""})).status_code == 400
+
+
+@pytest.mark.long
+async def test_who_closes_the_page_hangs_up_on_the_engine(here: Visits) -> None:
+    here.echo.endless = True
+    async with (
+        served(here.here.app) as url,
+        httpx.AsyncClient(base_url=url, cookies=dict(here.acme.http.cookies)) as http,
+    ):
+        body = {"csrf": here.acme.token, **PROMPT}
+        path = here.acme.at("playground/answer")
+        async with http.stream("POST", path, data=body, headers={"origin": url}) as reply:
+            assert reply.status_code == 200
+            async for line in reply.aiter_lines():
+                assert json.loads(line) == {"text": "and "}
+                break
+        async with asyncio.timeout(5):
+            await here.echo.hung_up.wait()
+        assert here.echo.calls[-1].gone
+
+
+@asynccontextmanager
+async def served(app: Any) -> AsyncIterator[str]:
+    """The application on a real socket."""
+    server = uvicorn.Server(uvicorn.Config(app, lifespan="off", log_config=None))
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(server.serve(sockets=[listening]))
+            yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+            server.should_exit = server.force_exit = True

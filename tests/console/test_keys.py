@@ -27,6 +27,7 @@ async def here(db: Database, tmp_path: Path) -> AsyncIterator[Visits]:
         yield one
 
 
+@pytest.mark.long
 async def test_a_key_is_shown_once_limited_and_revoked(here: Visits) -> None:
     form = {"scope-inference": "yes", "scope-evaluate": "yes", "days": "1.5", "requests_per_minute": "60"}
     made = await here.acme.send("keys", **form)
@@ -87,6 +88,7 @@ async def test_limits_are_the_operators_and_settings_the_tenants_too(here: Visit
     assert here.here.current.snapshot.tenants["acme"].limits is None
 
 
+@pytest.mark.long
 async def test_tenants_are_the_operators_to_see_and_make(here: Visits) -> None:
     for path in ("/console/tenants", "/console/log"):
         assert (await here.acme.get(path)).status_code == 403
@@ -102,6 +104,7 @@ async def test_tenants_are_the_operators_to_see_and_make(here: Visits) -> None:
         assert (await here.operator.send("/console/tenants", **wrong)).status_code in (400, 409), wrong
 
 
+@pytest.mark.long
 async def test_the_log_is_filtered_page_by_page_and_each_tenants_own(here: Visits) -> None:
     for n in range(120):
         async with change(here.here.db, "alias.set", f"alias-{n}", tenant="acme", actor=XSS) as new:

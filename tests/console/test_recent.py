@@ -111,6 +111,6 @@ async def test_a_plot_has_a_line_for_each_variant_and_one_for_the_rest(db: Datab
     view = await time.recent(db).read("acme", HOUR)
     rate, ttft, tokens, errors = plots(view, HOUR, "support")
     assert [line.name for line in rate.plot.lines] == ["a", "b", "c", "d", "others"]
-    assert [line.mid[-2] for line in rate.plot.lines] == [1, 1, 1, 1, 3]
-    assert (len(rate.plot.x), rate.drawable, ttft.drawable, tokens.drawable) == (59, True, False, True)
-    assert [line.mid[-2] for line in errors.plot.lines] == [0, 1, 0, 0, 0]
+    assert [line.mid[-3] for line in rate.plot.lines] == [1, 1, 1, 1, 3]
+    assert (len(rate.plot.x), rate.drawable, ttft.drawable, tokens.drawable) == (60, True, False, True)
+    assert [line.mid[-3] for line in errors.plot.lines] == [0, 1, 0, 0, 0]

@@ -3,6 +3,7 @@ requests and the HTML that they get."""
 
 from __future__ import annotations
 
+import asyncio
 import html
 import json
 import re
@@ -29,18 +30,24 @@ HOST = "http://gateway"
 class Echo:
     """In the door's place: answers each chat with the last words of its prompt, word by word, and remembers the calls.
 
-    `refuse` is an error body that it answers with instead. Each answer is written down as the recorder would.
+    `refuse` is an error body that it answers with instead; `endless`: it says one word until somebody hangs up. Each
+    answer is written down as the recorder would.
     """
 
     def __init__(self) -> None:
         self.calls: list[Call] = []
         self.refuse: bytes | None = None
+        self.endless = False
+        self.hung_up = asyncio.Event()
         self.here: Installation | None = None
 
     async def serve(self, call: Call) -> None:
         self.calls.append(call)
         if self.refuse is not None:
             call.reply(self.refuse, b"content-type: application/json\r\n", 404)
+            return
+        if self.endless:
+            await self._go_on(call)
             return
         asked = json.loads(call.body)
         tenant = "acme"
@@ -60,6 +67,15 @@ class Echo:
         for word in text.split(" "):
             call.write(b"data: %b\n\n" % json.dumps({"choices": [{"delta": {"content": f"{word} "}}]}).encode())
         call.write(b'data: {"choices": [], "usage": {"completion_tokens": 3}}\n\ndata: [DONE]\n\n', last=True)
+
+    async def _go_on(self, call: Call) -> None:
+        call.begin(b"x-inference-id: chatcmpl-0\r\n")
+        try:
+            while True:
+                call.write(b'data: {"choices": [{"delta": {"content": "and "}}]}\n\n')
+                await asyncio.sleep(0.005)
+        finally:
+            self.hung_up.set()
 
 
 @dataclass
