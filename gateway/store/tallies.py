@@ -146,6 +146,7 @@ async def enter(connection: Connection, *, wait_seconds: float) -> None:
         await connection.execute("SELECT pg_advisory_xact_lock($1)", LOCK)
     except asyncpg.LockNotAvailableError as error:
         raise Busy("Results are being worked out already.", remedy="Try again shortly.") from error
+    await connection.execute("SET LOCAL lock_timeout = 0")
 
 
 async def state_of(connection: Connection, recipe: Recipe) -> State:
