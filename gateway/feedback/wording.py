@@ -106,7 +106,8 @@ def of_rest(units: float | None, per_day: float | None, *, if_what: str = "the d
 def _bare(figure: Figure, value: float) -> str:
     if figure.share:
         return _tidy(100 * value, 1, signed=True)
-    return f"{'+' if value > 0 else ''}{_number(value)}"
+    text = _number(value)
+    return f"+{text}" if value > 0 and text != "0" else text
 
 
 def _nothing(figure: Figure) -> str:
@@ -115,7 +116,7 @@ def _nothing(figure: Figure) -> str:
 
 def _number(value: float) -> str:
     """Three digits that matter, none of them in exponents."""
-    if value == 0:
+    if abs(value) < 1e-12:  # what is left of a sum of equal numbers
         return "0"
     return f"{value:,.{max(0, 2 - math.floor(math.log10(abs(value))))}f}"
 
