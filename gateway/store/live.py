@@ -2,7 +2,7 @@
 
 One pass over the tenant's newest rows, found by the index (tenant, created_at, id): the cost is that of the rows in the
 window, whatever else the table holds. All figures of a step can be added to another's, the times to the first token
-too, which are counted by classes: so whoever calls may keep the steps that are over (console/traffic.py does).
+too, which are counted by classes: so whoever calls may keep the steps that are over (console/recent.py does).
 It knows no charts.
 """
 
