@@ -13,9 +13,10 @@ import msgspec
 
 from gateway.errors import InvalidRequest
 from gateway.serving.aside import Aside, Named
-from gateway.serving.checks import missing, unsupported, wrong_type
+from gateway.serving.checks import dropped, missing, unsupported, wrong_type
 from gateway.serving.endpoints import CHAT_COMPLETIONS, COMPLETIONS, ENDPOINTS, FOR_EVALUATION, Endpoint
 from gateway.serving.fields import REFUSED, SCALARS
+from gateway.serving.labels import labels_of
 from gateway.serving.plain import plain_chat
 from gateway.serving.sse import Events
 
@@ -42,6 +43,8 @@ class Request(msgspec.Struct):
     sampling: dict[str, Any] | None = None
     """`params`, where they are known already."""
     aside: Aside | None = None
+    labels: dict[str, str] | None = None
+    """What its `metadata` says of it in short, for experiments."""
 
     def body(self, engine_model: str, salt: str, inference_id: str = "") -> bytes:
         """The engine's body. `inference_id` (bare) is for engines that do not take it from a header."""
@@ -53,13 +56,16 @@ class Request(msgspec.Struct):
         return _encode(fields)
 
     def params(self) -> dict[str, Any]:
-        """The sampling parameters, to remember: numbers, switches and short words; never text of the client's."""
+        """The sampling parameters, to remember: numbers, switches and short words; and the request's labels, as
+        `metadata`. Never text of the client's."""
         if self.sampling is not None:
             return self.sampling
         found = {name: value for name, value in self.fields.items() if name in SCALARS}
         choice = self.fields.get("tool_choice")
         if type(choice) is str:
             found["tool_choice"] = choice
+        if self.labels:
+            found["metadata"] = self.labels
         return found
 
     def messages(self) -> list[dict[str, Any]] | None:
@@ -98,7 +104,10 @@ def parse(raw: bytes, endpoint: Endpoint) -> Request:
     wants_usage = endpoint.complete(fields, stream)
     user, tier = endpoint.user(body), body.get("service_tier")
     aside = endpoint.aside(body) if endpoint.aside is not None else None
-    return Request(endpoint, fields.pop("model"), stream, wants_usage, user, tier, fields, aside=aside)
+    # An endpoint that checks its metadata has another use for it (Anthropic's names the user).
+    labels = labels_of(body.get("metadata")) if known.get("metadata") is dropped else None
+    model = fields.pop("model")
+    return Request(endpoint, model, stream, wants_usage, user, tier, fields, aside=aside, labels=labels)
 
 
 def _plain(fields: dict[str, Any]) -> Request:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from decimal import Decimal
 from typing import Any
@@ -12,7 +13,7 @@ import asyncpg
 import pytest
 
 from gateway.control.metrics import Metrics
-from gateway.domain import Metric, MetricKind, Unit
+from gateway.domain import Feedback, Metric, MetricKind, Unit
 from gateway.errors import GatewayError
 from gateway.experiment import Epoch, Evidence, Experiment, Plan, Sums
 from gateway.feedback.results import results
@@ -21,6 +22,8 @@ from gateway.feedback.tallies import Tallies
 from gateway.store import experiments, recipes
 from gateway.store.automatic import Price, automatic
 from gateway.store.database import Database
+from gateway.store.feedback import record
+from gateway.store.inferences import write_inferences
 from tests.gateway.feedback.stories import BEGAN, EXPERIMENT, METRICS, Story, begin
 from tests.gateway.feedback.tallied import tallied
 
@@ -128,6 +131,34 @@ async def test_a_catch_up_that_is_cut_off_in_the_midst_loses_nothing(story: Stor
     await blocker.execute("ROLLBACK")
     await blocker.close()
     assert (await evidence(story)).sums["helpful", 0, "tuned"].s == 2
+
+
+class Held(Database):
+    """Commits once it is allowed to."""
+
+    def __init__(self, database: Database) -> None:
+        super().__init__(database._pool, database.url)
+        self.said, self.go = asyncio.Event(), asyncio.Event()
+
+    @asynccontextmanager
+    async def transaction(self, *, picture: bool = False) -> AsyncIterator[Any]:
+        async with super().transaction(picture=picture) as connection:
+            yield connection
+            self.said.set()
+            await self.go.wait()
+
+
+async def test_feedback_and_its_inference_that_are_written_at_the_same_time_find_each_other(story: Story):
+    """Neither sees the other: the inference commits first, and is worked in before the feedback commits."""
+    held, late = Held(story.db), story.inference("ann")
+    said = Feedback("fb-race", "acme", "helpful", True, BEGAN, inference_id=late.id)
+    async with asyncio.TaskGroup() as group:
+        group.create_task(record(held, said, kind=MetricKind.BOOLEAN, digest=b""))
+        await held.said.wait()
+        await write_inferences(story.db, [late])
+        assert ("helpful", 0, "tuned") not in (await evidence(story)).sums
+        held.go.set()
+    assert (await evidence(story)).sums["helpful", 0, "tuned"].s == 1
 
 
 async def test_evidence_stays_the_old_one_until_all_is_rebuilt_and_then_the_old_one_is_cleared_away(story: Story):

@@ -25,7 +25,7 @@ from gateway.store.automatic import Price
 from gateway.store.database import Database
 from gateway.store.inferences import write_inferences
 from tests.gateway.feedback.stories import BEGAN, EXPERIMENT, Story, begin
-from tests.gateway.feedback.tallied import modelled, raw, tallied
+from tests.gateway.feedback.tallied import Whole, modelled, raw, tallied
 
 T = TypeVar("T")
 PRICE = Price(Decimal("0.000002"), Decimal("0.00001"), "EUR")
@@ -193,6 +193,10 @@ class Machine(RuleBasedStateMachine):
     def catch_up(self, limit: int) -> None:
         self.run(self.tallies.catch_up(limit=limit))
 
+    @rule()
+    def look(self) -> None:
+        self.run(self._current_agrees())
+
     @precondition(lambda self: self.rebuilds)
     @rule()
     def begin_rebuild(self) -> None:
@@ -217,18 +221,22 @@ class Machine(RuleBasedStateMachine):
     async def _agree(self) -> None:
         if self.held:
             await write_inferences(self.story.db, self.held)
+        expected = await self._current_agrees()
+        while await self.tallies.build():
+            pass
+        if expected.units:
+            await self.tallies.rebuild(self.experiment.id, limit=2)
+            assert await tallied(self.story.db, self.experiment) == expected
+
+    async def _current_agrees(self) -> Whole:
         while await self.tallies.catch_up(limit=3):
             pass
         expected = modelled(await raw(self.story.db, "acme"), self.experiment, price=PRICE, ratios=RATIOS)
-        if not expected.units:
-            return
-        kept = await tallied(self.story.db, self.experiment)
-        assert kept.units == expected.units
-        assert kept.totals == expected.totals
-        while await self.tallies.build():
-            pass
-        await self.tallies.rebuild(self.experiment.id, limit=2)
-        assert await tallied(self.story.db, self.experiment) == expected
+        if expected.units:
+            kept = await tallied(self.story.db, self.experiment)
+            assert kept.units == expected.units
+            assert kept.totals == expected.totals
+        return expected
 
 
 @pytest.mark.long
