@@ -5,13 +5,18 @@ They are of the site that the tests look at, with a little more time between its
 
 from __future__ import annotations
 
+import asyncio
 import io
 import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import asyncpg
 from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 
+from gateway.store import embedded
 from tests.console.conftest import Desk, browser
 from tests.console.seed import QUESTIONS, Site, seeded
 
@@ -47,6 +52,8 @@ def main() -> None:
         keep(page, "sign-in")
         desk.sign_in(site.admin_key)
         for name, path in PAGES.items():
+            if name == "traffic":
+                _spread(Path(home), site)
             desk.go(_known(site, path))
             if name == "playground":
                 _ask(page)
@@ -63,6 +70,22 @@ def _known(site: Site, path: str) -> str:
     for name, one in site.experiments.items():
         path = path.replace(name.upper(), one)
     return path
+
+
+def _spread(home: Path, site: Site) -> None:
+    """As if what was asked, and some streams more, had come over the last hour. Times only: the rest is as it was."""
+    for number in range(150):
+        site.ask("acme", f"streaming-{number}", QUESTIONS[number % len(QUESTIONS)], stream=True)
+    time.sleep(1)  # the recorder
+    sql = "UPDATE inferences SET created_at = now() - (0.5 + 59 * sqrt(random())) * interval '1 minute'"
+    with ThreadPoolExecutor() as aside:  # Playwright has a loop of its own here
+        aside.submit(asyncio.run, _execute(embedded.start(home / "postgres").url, sql)).result()
+
+
+async def _execute(url: str, statement: str) -> None:
+    connection = await asyncpg.connect(url)
+    await connection.execute(statement)
+    await connection.close()
 
 
 def _ask(page: Page) -> None:
