@@ -33,8 +33,10 @@ COMPARED = 4_000
 
 # Planned for the units at hand; never a whole table, nor thousands of rows against thousands (`figures.py`); and the
 # compilation of such a plan would take longer than the plan.
+# Between two statements texts are compared in this process, which may take longer than others may be idle.
 _SETTINGS = f"""
 SET LOCAL statement_timeout = '{SECONDS}s'; SET LOCAL lock_timeout = '{{wait_ms}}ms';
+SET LOCAL idle_in_transaction_session_timeout = '{SECONDS}s';
 SET LOCAL plan_cache_mode = force_custom_plan; SET LOCAL enable_seqscan = off;
 SET LOCAL enable_nestloop = off; SET LOCAL jit = off; SET LOCAL work_mem = '64MB'
 """
@@ -143,7 +145,8 @@ async def enter(connection: Connection, *, wait_seconds: float) -> None:
     """
     await connection.execute(_SETTINGS.format(wait_ms=max(1, round(wait_seconds * 1000))))
     try:
-        await connection.execute("SELECT pg_advisory_xact_lock($1)", LOCK)
+        # The server gives up first, and says why.
+        await connection.execute("SELECT pg_advisory_xact_lock($1)", LOCK, timeout=wait_seconds + STATEMENT_SECONDS)
     except asyncpg.LockNotAvailableError as error:
         raise Busy("Results are being worked out already.", remedy="Try again shortly.") from error
     await connection.execute("SET LOCAL lock_timeout = 0")
