@@ -98,10 +98,12 @@ def pointing(
     """The revision that follows `before`, with these variants. Pure.
 
     `previous` becomes the variants that were replaced; while they stay the same, `previous` and the experiment stay.
+    Of an experiment that is its control: most users had that, and going back to the arms would give them to everybody.
     """
     if before is None:
         return Alias(tenant, name, 1, tuple(variants), secrets.token_hex(16), fallback=fallback or Fallback.ERROR)
     after = replace(before, revision=before.revision + 1, fallback=fallback or before.fallback)
     if tuple(variants) == before.variants:
         return after
-    return replace(after, variants=tuple(variants), previous=before.variants, experiment=None)
+    left = before.variants if before.experiment is None else (replace(before.variants[0], weight=1.0),)
+    return replace(after, variants=tuple(variants), previous=left, experiment=None, split=None)

@@ -60,7 +60,8 @@ def advanced(alias: Alias, experiment: Experiment, salt: str, stretches: Sequenc
         return _opened(replace(alias, revision=revision), replace(experiment, stage=stage), salt, stretches)
     # Nobody has been exposed before, so this is where its first epoch begins.
     epochs = (Epoch(revision, now, weights_of(experiment.variants)),)
-    after = replace(alias, revision=revision, variants=experiment.variants, shadow=_shadow_without(alias, experiment))
+    after = pointing(alias, alias.tenant, alias.name, experiment.variants)
+    after = replace(after, experiment=experiment.id, shadow=_shadow_without(alias, experiment))
     return _opened(after, replace(experiment, stage=stage, epochs=epochs), salt, stretches)
 
 

@@ -185,6 +185,8 @@ class Machine(RuleBasedStateMachine):
             name, "advance", lambda one_id: self.rooms.experiments.advance(one_id, why="so", actor=ME), allowed=allowed
         ):
             assert before is not None and RUNNING.index(after.stage) == RUNNING.index(before.stage) + 1
+            if before.stage is Stage.SHADOW:
+                self.previous[name] = (Variant("now", 1.0, after.control.ref),)
 
     @rule(name=aliases, coverage=coverages)
     def widen(self, name: str, coverage: float) -> None:

@@ -89,6 +89,21 @@ async def test_a_shadow_becomes_a_canary_and_takes_its_mirror_along(rooms: Rooms
     alias = await rooms.aliases.get("acme", "support")
     assert (alias.shadow, alias.variants, alias.split) == (None, canary.variants, canary.split)
     assert canary.epochs[0].revision == alias.revision, "nobody was exposed before"
+    control = (Variant("base", 1.0, None),)
+    assert alias.previous == control, "what serves instead of a candidate, and where one gets back to by hand"
+    assert (await rooms.aliases.rollback("acme", "support", actor=ME)).alias.variants == control
+
+
+async def test_no_way_back_by_hand_leads_to_the_arms_of_an_experiment(rooms: Rooms) -> None:
+    one = await compared(rooms, stage=Stage.CANARY, canary_coverage=0.001)
+    control = (Variant("base", 1.0, None),)
+    for _ in range(2):  # the second is somebody who wants to undo the first
+        alias = (await rooms.aliases.rollback("acme", "support", actor=ME)).alias
+        assert (alias.variants, alias.experiment, alias.split) == (control, None, None)
+    assert (await rooms.experiments.get(one.id)).stage is Stage.STOPPED
+    await rooms.experiments.start("acme", "support", name="again", variants=arms(one.variants[1].ref), actor=ME)
+    await rooms.aliases.set("acme", "support", only(one.variants[1].ref), actor=ME)
+    assert (await rooms.aliases.rollback("acme", "support", actor=ME)).alias.variants == control
 
 
 async def test_an_experiment_may_start_from_candidates_alone(rooms: Rooms) -> None:
