@@ -67,12 +67,11 @@ async def evaluate_all(request: Request, rooms: RoomsHere) -> Response:
     tenant, snapshot = _asking(request, rooms.current)
     context = await _context(request)
     flags: list[dict[str, Any]] = []
-    for (owner, name), alias in sorted(snapshot.aliases.items()):
-        if owner == tenant.name:
-            try:
-                flags.append(_evaluated(snapshot, tenant, alias, context))
-            except GatewayError as error:
-                flags.append(_failure(error, name))
+    for name in sorted(name for owner, name in snapshot.aliases if owner == tenant.name):
+        try:
+            flags.append(_evaluated(snapshot, tenant, snapshot.aliases[tenant.name, name], context))
+        except GatewayError as error:
+            flags.append(_failure(error, name))
     answer = _json({"flags": flags})
     tag = f'"{hashlib.blake2b(bytes(answer.body), digest_size=16).hexdigest()}"'
     answer.headers["etag"] = tag

@@ -39,11 +39,8 @@ class Dealing:
         self._arms = _arms(alias, split, named)
         # A hash decided it, but nothing was drawn that the experiment could weigh.
         self._outside = assignment(alias, alias.variants[0], Reason.SPLIT, 1.0)
-        self._testers = {
-            unit: assignment(alias, named[name], Reason.TARGETING_MATCH, 1.0)
-            for unit, name in split.overrides.items()
-            if name in named
-        }
+        given = {name: assignment(alias, variant, Reason.TARGETING_MATCH, 1.0) for name, variant in named.items()}
+        self._testers = {unit: given[name] for unit, name in split.overrides.items() if name in given}
 
     def draw(
         self, secret: bytes, tenant: str, targeting_key: str, episode: str | None, inference_id: str

@@ -25,7 +25,9 @@ EPISODES = 50_000
 
 Arm = tuple[float, Assignment]
 
-_compiled: dict[int, tuple[Alias, tuple[Arm, ...], Dealing | None]] = {}
+_Compiled = tuple[Alias, tuple[Arm, ...], Dealing | None]
+
+_compiled: dict[tuple[str, str], _Compiled] = {}
 _MOST_COMPILED = 10_000
 
 
@@ -48,12 +50,13 @@ def arms(alias: Alias) -> tuple[Arm, ...]:
     return tuple(found)
 
 
-def _compile(alias: Alias) -> tuple[Alias, tuple[Arm, ...], Dealing | None]:
-    """Done once per alias object: a snapshot's aliases never change, and a new snapshot has new ones."""
+def _compile(alias: Alias) -> _Compiled:
+    """Done once per alias object: a snapshot's aliases never change, and a new snapshot has new ones, in whose favour
+    the old are forgotten (a thousand testers are half a megabyte)."""
     if len(_compiled) >= _MOST_COMPILED:
         _compiled.clear()
     known = (alias, arms(alias), None) if alias.split is None else (alias, (), Dealing(alias, alias.split))
-    _compiled[id(alias)] = known
+    _compiled[alias.tenant, alias.name] = known
     return known
 
 
@@ -70,23 +73,24 @@ def assign(
     `episode` and `inference_id` matter where an experiment deals those out; a unit that is not known is its targeting
     key.
     """
-    alias = snapshot.aliases.get((tenant.name, model))
+    name = (tenant.name, model)
+    alias = snapshot.aliases.get(name)
     if alias is not None:
-        known = _compiled.get(id(alias))
+        known = _compiled.get(name)
         if known is None or known[0] is not alias:
             known = _compile(alias)
-        arms = known[1]
-        if len(arms) == 1:
-            return arms[0][1]
-        if not arms:
-            if known[2] is None:
-                raise Unavailable("No variant of this model receives traffic.", remedy="Give one a weight above 0.")
-            return known[2].draw(snapshot.secret, tenant.name, targeting_key, episode, inference_id)
+        _, static, dealing = known
+        if len(static) == 1:
+            return static[0][1]
+        if dealing is not None:
+            return dealing.draw(snapshot.secret, tenant.name, targeting_key, episode, inference_id)
+        if not static:
+            raise Unavailable("No variant of this model receives traffic.", remedy="Give one a weight above 0.")
         at = share(alias.salt, tenant.name, targeting_key)
-        for end, drawn in arms:
+        for end, drawn in static:
             if at < end:
                 return drawn
-        return arms[-1][1]  # rounding can leave a key a hair beyond the last stretch
+        return static[-1][1]  # rounding can leave a key a hair beyond the last stretch
     if tenant.allow_pinning:
         if model == BASE or (tenant.evaluates and model == snapshot.base_model):
             return Assignment(BASE, 0, BASE, None, Reason.TARGETING_MATCH, 1.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import pickle
 import subprocess
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 from gateway.control.buckets import Buckets, dealt, grown, rebucket
 from gateway.domain import Alias, Assignment, Reason, Shadow, Split, Tenant, Unit, Variant
 from gateway.identity import unit_of
+from gateway.serving.dealing import Dealing
 from gateway.serving.routing import Episodes, assign
 from gateway.snapshot import Snapshot
 from tests.gateway.serving.house import SECRET, adapter, alias, picture, ref
@@ -169,6 +171,15 @@ def test_a_tester_gets_the_variant_outside_of_the_experiment_even_where_pinning_
         assert assign(snapshot, strict, "support", "cat", "talk", "i").reason is not Reason.TARGETING_MATCH
     theirs = picture(aliases=[replace(running(overrides=testers), tenant="zeta")])
     assert assign(theirs, Tenant("zeta"), "support", "ann").reason is Reason.SPLIT, "a unit is a tenant's own"
+
+
+def test_what_was_worked_out_for_pictures_of_before_is_forgotten() -> None:
+    held = []
+    for revision in range(20):
+        assert drawn(running(revision=revision), USERS[:1])["user-0"].revision == revision
+        gc.collect()
+        held.append(sum(type(one) is Dealing for one in gc.get_objects()))
+    assert held[-1] == held[0]
 
 
 def test_while_it_is_paused_or_a_shadow_everybody_has_the_control() -> None:
