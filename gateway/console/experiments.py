@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from datetime import datetime
 from typing import Any
 
 from fastapi import APIRouter
@@ -16,6 +15,7 @@ from gateway.domain import BASE
 from gateway.experiment import Experiment, Stage
 from gateway.feedback.results import results
 from gateway.store import audit, looks
+from gateway.store.looks import Look
 from gateway.store.shadows import compared
 
 router = APIRouter()
@@ -52,25 +52,28 @@ async def index(here: Here) -> Response:
 async def show(here: Here, experiment: str) -> Response:
     found = await own(here, experiment)
     told = await audit.of_experiment(here.rooms.db, here.tenant, found.id, STORY)
+    newest = await looks.newest(here.rooms.db, found.id)
     return here.page(
         "experiment.jinja",
         title=found.name,
         experiment=found,
         story=told,
         stages=STAGES,
-        **await _found(here, found),
+        **await _found(here, found, newest),
     )
 
 
 @router.get("/t/{tenant}/experiments/{experiment}/findings")
-async def findings(here: Here, experiment: str, seen: str = "") -> Response:
-    """The verdict and its figures alone, for a page that stays open; nothing if they are those it has `seen`."""
+async def findings(here: Here, experiment: str, seen: str = "", stage: str = "") -> Response:
+    """The verdict and its figures alone, for a page that stays open; nothing if they are those it has `seen`, and the
+    whole page anew if that is of another stage."""
     found = await own(here, experiment)
-    values = await _found(here, found)
-    at: datetime | None = values["at"]
-    if at is not None and at.isoformat() == seen and not found.stage.ended:
+    if stage != stage_of(found):
+        return Response(status_code=204, headers={"hx-refresh": "true"})
+    newest = await looks.newest(here.rooms.db, found.id)
+    if newest is None or newest.at.isoformat() == seen:
         return Response(status_code=204)
-    return here.part("findings.jinja", experiment=found, **values)
+    return here.part("findings.jinja", experiment=found, **await _found(here, found, newest))
 
 
 @router.get("/t/{tenant}/experiments/{experiment}/served")
@@ -90,12 +93,16 @@ async def shadow(here: Here, experiment: str) -> Response:
     return here.part("shadow.jinja", one=next((each for each in seen if each.ref == name), None), ref=name)
 
 
-async def _found(here: Here, experiment: Experiment) -> dict[str, Any]:
+def stage_of(experiment: Experiment) -> str:
+    """Where it is, so that an open page can tell whether that is still so."""
+    return f"{experiment.stage}{' paused' if experiment.paused else ''}"
+
+
+async def _found(here: Here, experiment: Experiment, newest: Look | None) -> dict[str, Any]:
     """The newest verdict, and the looks that led to it."""
-    newest = await looks.newest(here.rooms.db, experiment.id)
+    words = {"kinds": KINDS, "unit_of": unit_of, "stage": stage_of(experiment)}
     if newest is None:
-        return {"verdict": None, "at": None, "metrics": [], "kinds": KINDS, "unit_of": unit_of}
+        return {"verdict": None, "at": None, "metrics": [], **words}
     verdict = verdict_of(newest.verdict)
     history = await looks.history(here.rooms.db, experiment.id, LOOKS)
-    metrics = by_metric(verdict, history)
-    return {"verdict": verdict, "at": newest.at, "metrics": metrics, "kinds": KINDS, "unit_of": unit_of}
+    return {"verdict": verdict, "at": newest.at, "metrics": by_metric(verdict, history), **words}

@@ -78,6 +78,19 @@ def test_a_canary_is_led_on_widened_and_rolled_back(desk: Desk) -> None:
     assert _serves(site, "canary") == ["acme/support@1"]
 
 
+def test_an_open_page_comes_anew_when_somebody_else_ends_the_experiment(desk: Desk) -> None:
+    site = desk.site
+    site.point("acme", "elsewhere", "base")
+    one = site.compare("acme", "elsewhere", "acme/support@3", name="Ended elsewhere")
+    page = desk.go(f"experiments/{one}")
+    assert page.get_by_role("button", name="Promote").count()
+    site.admin("POST", f"/experiments/{one}/rollback", {"why": "It is worse.", "figures": {"thumbs": 0.2}})
+    expect(page.get_by_text("rolled back", exact=True)).to_be_visible(timeout=20_000)
+    expect(page.get_by_role("button", name="Promote")).to_have_count(0)
+    page.get_by_text("The figures then").click()
+    expect(page.get_by_text('"thumbs": 0.2')).to_be_visible()
+
+
 def test_a_shadow_is_compared_before_any_user_gets_it(desk: Desk) -> None:
     site = desk.site
     site.point("acme", "shadowed", "base")
