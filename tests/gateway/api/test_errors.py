@@ -70,7 +70,11 @@ def requests(draw: st.DrawFn, known: list[tuple[str, str]]) -> tuple[str, str, b
 
 
 @pytest.mark.long
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=3 * settings().max_examples // 2,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 @given(data=st.data())
 async def test_no_request_makes_the_gateway_fail(here: Installation, data: st.DataObject):
     if "acme" not in here.current.snapshot.tenants:

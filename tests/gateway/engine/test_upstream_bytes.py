@@ -22,7 +22,9 @@ from .scripted import scripted, take_request
 
 LOOPS: list[Callable[[], Any]] = [asyncio.new_event_loop, uvloop.new_event_loop]
 both_loops = pytest.mark.parametrize("loop", LOOPS, ids=["asyncio", "uvloop"])
-examples = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+examples = settings(
+    max_examples=60 * settings().max_examples // 100, deadline=None, suppress_health_check=list(HealthCheck)
+)
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,7 @@ def seen(draw: Any, *, parts: bool = True) -> Evidence:
     return Evidence(exposed, found, segments, draw(st.integers(0, 3)), draw(st.none() | st.floats(0, 100)))
 
 
-@settings(max_examples=60, deadline=None)  # the first one imports scipy
+@settings(max_examples=60 * settings().max_examples // 100, deadline=None)  # the first one imports scipy
 @given(PLANS, seen(), st.sampled_from([((1, 1, 1),), ((9, 1, 0), (1, 1, 1)), ((0, 0, 1),)]))
 def test_there_is_always_a_verdict_and_it_is_json(
     plan: Plan, evidence: Evidence, weights: tuple[tuple[float, ...], ...]
@@ -67,7 +67,7 @@ def test_there_is_always_a_verdict_and_it_is_json(
     assert verdict.further_days is None or math.isfinite(verdict.further_days)
 
 
-@settings(max_examples=60, deadline=None)  # the first one imports scipy
+@settings(max_examples=60 * settings().max_examples // 100, deadline=None)  # the first one imports scipy
 @given(seen(parts=False))
 def test_less_is_better_is_more_of_the_opposite_is_better(evidence: Evidence):
     """Latency as it is, and its negative as a metric of which more is better."""
@@ -85,7 +85,7 @@ def test_less_is_better_is_more_of_the_opposite_is_better(evidence: Evidence):
         assert _minus(other.high) == pytest.approx(one.low) and _minus(other.limit) == pytest.approx(one.limit)
 
 
-@settings(max_examples=60, deadline=None)  # the first one imports scipy
+@settings(max_examples=60 * settings().max_examples // 100, deadline=None)  # the first one imports scipy
 @given(seen(parts=False))
 def test_the_order_of_epochs_and_of_candidates_does_not_matter(evidence: Evidence):
     plan = Plan(primary="stars", secondaries=("latency",), guardrails=(Guardrail("error_rate", 0.1),), burn_in=2)

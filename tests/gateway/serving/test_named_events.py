@@ -59,7 +59,7 @@ def reader(endpoint: Endpoint, keep: int = 1 << 20) -> Events:
     return endpoint.events(wants_usage=False, keep=keep, named=Told(ID))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=2 * settings().max_examples, deadline=None)
 @given(st.data(), st.sampled_from(KINDS), words, st.booleans())
 def test_what_leaves_does_not_depend_on_the_cuts(data: st.DataObject, kind: Any, said: list[str], crlf: bool) -> None:
     endpoint, make, ending = kind
@@ -74,7 +74,7 @@ def test_what_leaves_does_not_depend_on_the_cuts(data: st.DataObject, kind: Any,
     assert endpoint.answers.of_stream(events).text is None
 
 
-@settings(max_examples=100, deadline=None)
+@settings(deadline=None)
 @given(st.data(), words, st.sampled_from(["error", "response.failed"]))
 def test_an_engines_error_and_all_after_it_are_held_back(data: st.DataObject, said: list[str], name: str) -> None:
     deltas = b"".join(event("response.output_text.delta", {"delta": word}) for word in said)

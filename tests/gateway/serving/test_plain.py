@@ -40,7 +40,7 @@ plain_fields = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=300)
+@settings(max_examples=3 * settings().max_examples)
 @given(plain_fields, st.sampled_from([{}, {"ensure_ascii": False}, {"separators": (",", ":")}, {"indent": 1}]))
 def test_a_plain_chat_is_read_as_it_would_be_the_long_way(body: dict[str, Any], style: dict[str, Any]) -> None:
     def read(body: dict[str, Any]) -> Any:

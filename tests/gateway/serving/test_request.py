@@ -255,7 +255,7 @@ values = st.recursive(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=2 * settings().max_examples, deadline=None)
 @given(st.dictionaries(st.sampled_from([*CHAT, *TEXT, *REFUSED, "other"]), values, max_size=5), st.booleans())
 def test_anything_is_either_sent_within_the_allow_list_or_refused(fields: dict[str, Any], is_chat: bool) -> None:
     raw = json.dumps(({"messages": HELLO} if is_chat else {"prompt": "x"}) | {"model": "m"} | fields).encode(

@@ -43,7 +43,7 @@ def cuts(draw: st.DrawFn, data: bytes) -> list[bytes]:
     return [data[a:b] for a, b in pairwise(at)]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=2 * settings().max_examples, deadline=None)
 @given(st.data(), st.lists(text, min_size=1, max_size=6), st.booleans(), st.booleans(), st.booleans())
 def test_what_leaves_does_not_depend_on_the_cuts(
     data: st.DataObject, words: list[str], spaced: bool, crlf: bool, wanted: bool

@@ -134,7 +134,7 @@ NAMES = sorted({name for endpoint in BASIS for name in endpoint.fields} | {"type
 
 
 @pytest.mark.long
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=3 * settings().max_examples, deadline=None)
 @given(st.sampled_from(sorted(BASIS, key=lambda one: one.path)), st.dictionaries(st.sampled_from(NAMES), junk))
 def test_whatever_comes_is_refused_in_words_or_goes_on_within_the_list(endpoint: Endpoint, extra: Any) -> None:
     try:

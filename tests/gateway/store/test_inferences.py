@@ -129,7 +129,11 @@ json_value = st.recursive(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60 * settings().max_examples // 100,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 @given(content=json_value, answer=text, episode=text, tokens=st.integers())
 def test_whatever_a_client_sends_can_be_written(
     database_url: str, content: Any, answer: str, episode: str, tokens: int
