@@ -1,8 +1,11 @@
-"""Numbers as people read them, and plots as data."""
+"""Numbers as people read them, plots as data, and the files that are shipped."""
 
 from __future__ import annotations
 
+import hashlib
+import re
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
@@ -53,3 +56,11 @@ def test_a_plot_of_shares_is_in_percent_and_its_table_says_the_same() -> None:
     assert plot.rows[0] == ["2026-11-01 19:59", "+10.0 pp (+5.0 to +15.0 pp)"]
     assert "tuned +10.0 pp" in plot.summary
     assert Plot("p", "empty", [], []).summary == "empty: no data yet"
+
+
+def test_what_is_vendored_is_what_was_published() -> None:
+    static = Path(words.__file__).parent / "static"
+    named = re.findall(r"^(\S+) .*\n\s+([0-9a-f]{64})$", (static / "versions.txt").read_text(), re.MULTILINE)
+    assert len(named) == 3
+    for name, digest in named:
+        assert hashlib.sha256((static / name).read_bytes()).hexdigest() == digest, name
