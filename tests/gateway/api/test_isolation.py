@@ -91,7 +91,7 @@ async def test_a_foreign_experiment_is_an_unknown_one(here: Installation):
     reads = ["", "/results", "/results?metric=nonsense", "/verdict", "/looks"]
     steps = [path for _, path in await routes(here) if path.startswith("/admin/v1/experiments/{experiment}/")]
     steps = sorted({path.rpartition("}")[2] for path in steps} - set(reads))
-    assert len(steps) == 9
+    assert len(steps) >= 9
     for method, path in (*(("GET", path) for path in reads), *(("POST", path) for path in steps)):
         body = BODIES.get((method.lower(), f"/admin/v1/experiments/{{experiment}}{path}"))
         replies = [
