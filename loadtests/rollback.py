@@ -213,6 +213,17 @@ def _ended(gateway: Gateway, experiment: str, run: Run, give_up: float, say: Cal
         raise DemoFailed(f"it ended as {found['stage']}: {found}")
 
 
+def sentence(figures: dict[str, Any]) -> str:
+    """From the breach to the last request on the adapter, for a person."""
+    last = figures["breach_to_its_last_answer"]
+    ended = f"had ended {-last} ms before" if last < 0 else f"ended {last} ms after it"
+    return (
+        f"The roll back came {figures['breach_to_commit']} ms after the look that found the breach. The adapter's last"
+        f" answer {ended}; of {figures['requests_after_the_commit']} requests after the roll back it got"
+        f" {figures['of_these_to_the_adapter']}."
+    )
+
+
 def failures(run: Run) -> list[str]:
     """Everything that must not happen and did."""
     found = [f"a request failed: {one.error}" for one in run.asked if one.error]
@@ -253,13 +264,8 @@ def main(arguments: list[str] | None = None) -> int:
         with installed(home, told.model, told.period) as gateway:
             asyncio.run(play(gateway, home, told.model, run, at_once=told.at_once, seconds=told.seconds, say=_say))
     print(f"{run.look['sentence']}\nrolled back by: {run.audit['actor']}")
-    figures = run.figures()
-    print(json.dumps(figures, indent=1))
-    print(
-        f"From the look that found the breach it took {figures['breach_to_commit']} ms to the roll back, and"
-        f" {figures['breach_to_its_last_answer']} ms to the end of the adapter's last answer;"
-        f" of {figures['requests_after_the_commit']} later requests it got {figures['of_these_to_the_adapter']}."
-    )
+    print(json.dumps(run.figures(), indent=1))
+    print(sentence(run.figures()))
     wrong = failures(run)
     print("\n".join(f"FAILED: {one}" for one in wrong) or "No request failed, and nobody helped.")
     return 1 if wrong else 0
