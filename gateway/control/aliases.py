@@ -105,5 +105,10 @@ def pointing(
     after = replace(before, revision=before.revision + 1, fallback=fallback or before.fallback)
     if tuple(variants) == before.variants:
         return after
-    left = before.variants if before.experiment is None else (replace(before.variants[0], weight=1.0),)
+    left = before.variants if before.experiment is None else (alone(before.variants[0]),)
     return replace(after, variants=tuple(variants), previous=left, experiment=None, split=None)
+
+
+def alone(variant: Variant) -> Variant:
+    """With all of the traffic."""
+    return replace(variant, weight=1.0)

@@ -234,6 +234,10 @@ class Experiments:
     ) -> Experiment:
         found = await self.get(experiment_id)
         if found.stage is stage or (found.stage.ended and stage is Stage.STOPPED):
+            async with self._db.transaction(picture=True) as connection:
+                alias = await aliases.find(connection, found.tenant, found.alias)
+            if alias is not None:
+                await self._swaps.confirm(alias)
             return found
 
         def step(alias: Alias, one: Experiment) -> stages.Step:

@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
+from gateway.control.aliases import alone
 from gateway.control.names import check_name, check_shadow
 from gateway.domain import Alias, Metric, MetricKind, Shadow, Unit, Variant
 from gateway.errors import Conflict, InvalidRequest
@@ -129,7 +130,7 @@ def arms_of(
             remedy="Give variants, the first of them as the control.",
             param="candidates",
         )
-    return (replace(alias.variants[0], weight=1.0), *candidates)
+    return (alone(alias.variants[0]), *candidates)
 
 
 def check_arms(alias: Alias, arms: Sequence[Variant], stage: Stage, shadow_share: float) -> None:

@@ -10,18 +10,18 @@ reads or writes anything: what others of a layer hold is handed in as `stretches
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 
-from gateway.control.aliases import pointing
+from gateway.control.aliases import alone, pointing
 from gateway.control.buckets import Stretch, dealt, rebucket
 from gateway.domain import Alias, Shadow, Split, Variant
 from gateway.errors import Conflict, InvalidRequest
 from gateway.experiment import Epoch, Experiment, Stage
 
 MOST_TESTERS = 1000
+MOST_WEIGHT = 1_000_000
 
 Step = tuple[Alias, Experiment]
 
@@ -134,8 +134,8 @@ def candidate_named(experiment: Experiment, name: str) -> Variant:
 
 def check_weights(weights: Sequence[float], count: int) -> None:
     """Raises `InvalidRequest` unless these are weights of a control, the first, and its candidates."""
-    if len(weights) != count or not all(math.isfinite(one) and one >= 0 for one in weights):
-        raise InvalidRequest("Give each variant a weight, a number from 0 up.", param="weights")
+    if len(weights) != count or not all(0 <= one <= MOST_WEIGHT for one in weights):  # NaN is not
+        raise InvalidRequest(f"Give each variant a weight, a number from 0 to {MOST_WEIGHT:,}.", param="weights")
     if not weights[0] > 0 or sum(one > 0 for one in weights) < 2:
         raise InvalidRequest(
             "An experiment compares at least two variants with traffic, the first of them as the control.",
@@ -146,11 +146,6 @@ def check_weights(weights: Sequence[float], count: int) -> None:
 
 def weights_of(variants: Sequence[Variant]) -> tuple[float, ...]:
     return tuple(variant.weight for variant in variants)
-
-
-def alone(variant: Variant) -> Variant:
-    """With all of the traffic."""
-    return replace(variant, weight=1.0)
 
 
 def _opened(alias: Alias, experiment: Experiment, salt: str, stretches: Sequence[Stretch]) -> Step:

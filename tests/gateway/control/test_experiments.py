@@ -10,11 +10,11 @@ import pytest
 
 from adapters.ref import AdapterRef
 from gateway.control.buckets import measure
-from gateway.domain import Fallback, Metric, MetricKind, Reason, Shadow, Tenant, Unit, Variant
-from gateway.errors import Conflict, GatewayError, InvalidRequest
+from gateway.domain import Fallback, Metric, MetricKind, Reason, Shadow, Tenant, Unit, Variant, WorkerReport
+from gateway.errors import Conflict, GatewayError, InvalidRequest, Unavailable
 from gateway.experiment import Allocation, By, Experiment, Guardrail, Plan, Stage
 from gateway.serving.routing import assign
-from gateway.store import audit
+from gateway.store import audit, workers
 from gateway.store.snapshots import read_snapshot, read_version
 from tests.gateway.control.rooms import ME, Rooms, Worker, only
 
@@ -238,6 +238,24 @@ async def test_workers_have_a_step_when_it_returns_and_no_pause_asks_an_engine(r
         assert paused.paused and alias().split is None
         await rooms.experiments.roll_back(begun.id, why="it cannot be loaded", actor=ME)
         assert alias().variants == (Variant("tuned", 1.0, one),) and alias().experiment is None
+
+
+async def test_who_repeats_an_end_waits_as_well_until_every_worker_has_it(rooms: Rooms) -> None:
+    one = await compared(rooms)
+    rooms = replace(rooms, acknowledge_seconds=0.3)
+    await workers.report(rooms.db, WorkerReport("behind", 0, True, None), ttl=60)
+    for _ in range(2):
+        with pytest.raises(Unavailable) as told:
+            await rooms.experiments.roll_back(one.id, why="harm", actor=ME)
+        assert told.value.code == "committed_unconfirmed"
+
+
+async def test_weights_that_are_none_are_refused(rooms: Rooms) -> None:
+    one = await compared(rooms)
+    for weights in ([1e308, 1e308], [float("nan"), 1], [-1, 1], [0, 1], [1, 0], [1]):
+        with pytest.raises(InvalidRequest):
+            await rooms.experiments.reweight(one.id, weights, why="so", actor=ME)
+    assert await rooms.experiments.get(one.id) == one
 
 
 async def test_a_tester_is_known_by_a_hash_and_gets_the_variant(rooms: Rooms) -> None:

@@ -9,7 +9,7 @@ import asyncpg
 import pytest
 
 from gateway.domain import Split, Tenant, Unit
-from gateway.experiment import Stage
+from gateway.experiment import By, Stage
 from gateway.serving.routing import assign
 from gateway.snapshot import Snapshot
 from gateway.store import experiments
@@ -106,4 +106,5 @@ async def test_a_running_experiment_of_before_goes_on_with_everybody_on_the_vari
         assert (was.variant, now.experiment) == (now.variant, "live")
         assert was.propensity == pytest.approx(now.propensity)
     assert (live.stage, live.plan.primary, done.stage, done.split) == (Stage.EXPERIMENT, "thumbs", Stage.STOPPED, None)
+    assert live.plan.roll_back is By.HAND, "nobody asked for a rule when it was started"
     assert [(one.revision, one.weights) for one in (*live.epochs, *done.epochs)] == [(3, (1, 0, 2))] * 2

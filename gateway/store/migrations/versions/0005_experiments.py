@@ -3,6 +3,7 @@
 `plan` is a jsonb object of what was decided before the first look, `split` what routing sees (null: no
 user takes part yet), `epochs` its times of equal weights, the oldest first. A running experiment of before is at the
 stage `experiment`, with its metric as the primary one; all users take part, and each stays on the variant they had.
+Nobody who started it asked for a rule, so it is ended by hand.
 """
 
 from alembic import op
@@ -31,7 +32,7 @@ ALTER TABLE experiments
 """,
     """
 UPDATE experiments SET stage = CASE status WHEN 'running' THEN 'experiment' ELSE 'stopped' END,
-    plan = CASE WHEN metric IS NULL THEN '{}' ELSE jsonb_build_object('primary', metric) END
+    plan = jsonb_strip_nulls(jsonb_build_object('primary', metric, 'roll_back', 'hand'))
 """,
     """
 UPDATE experiments e SET epochs = jsonb_build_array(jsonb_build_object(
