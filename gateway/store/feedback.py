@@ -16,17 +16,17 @@ INSERT INTO feedback (id, tenant, metric, kind, number, words, created_at, infer
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
 ON CONFLICT (tenant, idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING
 RETURNING id, body_digest, tenant, inference_id, episode_id
+), said AS (
+    SELECT f.*, i.id AS asked, i.alias, i.experiment, i.trace_id, i.span_id FROM written f
+    LEFT JOIN inferences i ON i.id = f.inference_id AND i.tenant = f.tenant
 ), marked AS (
     INSERT INTO marks (tenant, experiment, inference, episode)
-    SELECT w.tenant, w.experiment, w.inference_id, w.episode_id
-    FROM (SELECT f.*, i.id AS asked, i.alias, i.experiment FROM written f
-          LEFT JOIN inferences i ON i.id = f.inference_id AND i.tenant = f.tenant) AS w
+    SELECT w.tenant, w.experiment, w.inference_id, w.episode_id FROM said w
     WHERE w.asked IS NULL OR w.experiment IS NOT NULL OR {PAST_MATTERS}
 )
-SELECT id, body_digest FROM written
+SELECT id, body_digest, trace_id, span_id FROM said
 """  # noqa: S608 — built from a constant
 _SAID_BEFORE = "SELECT id, body_digest FROM feedback WHERE tenant = $1 AND idempotency_key = $2"
-_SPAN = "SELECT trace_id, span_id FROM inferences WHERE id = $1 AND tenant = $2"
 _KIND = "SELECT kind FROM metrics WHERE tenant = $1 AND name = $2"
 
 
@@ -70,9 +70,7 @@ async def record(database: Database, feedback: Feedback, *, kind: MetricKind, di
         if row is None:
             row = await connection.fetchrow(_SAID_BEFORE, feedback.tenant, feedback.idempotency_key)
             return Recorded(row["id"], bytes(row["body_digest"]), created=False)
-        span = await connection.fetchrow(_SPAN, feedback.inference_id, feedback.tenant)
-    trace_id, span_id = (span["trace_id"], span["span_id"]) if span else (None, None)
-    return Recorded(row["id"], digest, created=True, trace_id=trace_id, span_id=span_id)
+    return Recorded(row["id"], digest, created=True, trace_id=row["trace_id"], span_id=row["span_id"])
 
 
 async def metric_kind(database: Database, tenant: str, name: str) -> MetricKind | None:

@@ -225,6 +225,7 @@ class Machine(RuleBasedStateMachine):
         while await self.tallies.build():
             pass
         if expected.units:
+            assert await tallied(self.story.db, self.experiment) == expected, "what was begun to be rebuilt on the way"
             await self.tallies.rebuild(self.experiment.id, limit=2)
             assert await tallied(self.story.db, self.experiment) == expected
 
