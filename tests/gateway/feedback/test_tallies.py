@@ -177,6 +177,34 @@ async def test_evidence_stays_the_old_one_until_all_is_rebuilt_and_then_the_old_
         assert await connection.fetchval("SELECT count(*) FROM marks") == 0
 
 
+async def test_what_comes_in_during_a_rebuild_is_in_the_new_figures_too(story: Story):
+    asked = [await story.asked(user) for user in ("ann", "bob", "cat")]
+    tallies = Tallies(story.db)
+    await evidence(story)
+    await tallies.begin_rebuild(EXPERIMENT.id)
+    for _ in asked:
+        await tallies.build(limit=1)  # all users are seen, and nothing of it is read yet
+    for inference in asked:
+        await story.said("helpful", True, inference)
+    assert (await evidence(story)).sums["helpful", 0, "tuned"].s == 3
+    while await tallies.build():
+        pass
+    assert (await evidence(story)).sums["helpful", 0, "tuned"].s == 3
+
+
+async def test_a_users_past_counts_though_it_is_written_later(story: Story):
+    experiment = await put(story, plan=Plan(primary="helpful", cuped_days=1))
+    past = story.inference("ann", "base", experiment=None)
+    await story.asked("ann")
+    assert (await evidence(story, experiment)).sums["error_rate", 0, "tuned"].m == 0
+    await write_inferences(story.db, [past])
+    assert (await evidence(story, experiment)).sums["error_rate", 0, "tuned"].m == 1
+    said = Feedback("fb-past", "acme", "helpful", True, past.created_at, inference_id=past.id)
+    await record(story.db, said, kind=MetricKind.BOOLEAN, digest=b"")
+    assert ("helpful", 0, "tuned") not in (await evidence(story, experiment)).sums, "the metric of nobody's present"
+    assert (await evidence(story, experiment)).sums["feedback_rate", 0, "tuned"].x == 1
+
+
 async def test_an_experiment_of_before_has_no_evidence_until_it_is_built_and_results_build_it(story: Story):
     for user in ("ann", "bob", "cat"):
         await story.asked(user)

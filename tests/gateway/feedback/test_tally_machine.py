@@ -52,7 +52,9 @@ class Machine(RuleBasedStateMachine):
     runner: asyncio.Runner
 
     @initialize(
-        unit=st.sampled_from(Unit), cuped=st.sampled_from([0, 1]), rebuilds=st.sampled_from([False, False, True])
+        unit=st.sampled_from([*Unit, Unit.TARGETING_KEY, Unit.TARGETING_KEY]),
+        cuped=st.sampled_from([1, 0, 1]),
+        rebuilds=st.sampled_from([False, False, True]),
     )
     def begin(self, unit: Unit, cuped: int, rebuilds: bool) -> None:
         self.rebuilds = rebuilds  # not always: what is rebuilt in the midst hides what was forgotten before
