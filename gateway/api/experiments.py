@@ -18,6 +18,7 @@ from gateway.errors import InvalidRequest, NotFound
 from gateway.experiment import Allocation, By, Experiment, Guardrail, Plan, Stage
 from gateway.feedback.results import ExperimentResults, results
 from gateway.feedback.tallies import Tallies
+from gateway.store.automatic import automatic
 
 router = APIRouter(prefix="/admin/v1", tags=["experiments"], route_class=IdentifiedRoute)
 
@@ -255,14 +256,14 @@ async def rebuild(found: OwnExperiment, rooms: RoomsHere) -> dict[str, Any]:
 
 
 async def _metric(rooms: RoomsHere, tenant: str, name: str) -> Metric:
-    """A declared metric, read from the database: one declared a moment ago counts. Raises `InvalidRequest`."""
-    declared = {metric.name: metric for metric in await rooms.metrics.list(tenant)}
-    if name not in declared:
-        names = ", ".join(sorted(declared))
+    """A metric of the tenant, read from the database (one declared a moment ago counts), or an automatic one. Raises
+    `InvalidRequest`."""
+    known = {**automatic(tenant, currency=""), **{metric.name: metric for metric in await rooms.metrics.list(tenant)}}
+    if name not in known:
         raise InvalidRequest(
             "This metric is not declared for the tenant.",
-            remedy=f"Use one of: {names}." if names else f"Declare it: gateway metrics declare {tenant} NAME.",
+            remedy=f"Declare it (gateway metrics declare {tenant} NAME), or use one of: {', '.join(sorted(known))}.",
             param="metric",
             code="metric_not_found",
         )
-    return declared[name]
+    return known[name]
