@@ -68,7 +68,7 @@ def assign(
     episode: str | None = None,
     inference_id: str = "",
 ) -> Assignment:
-    """Decide by the snapshot alone. Raises `ModelNotFound`.
+    """Decide by the snapshot alone. Raises `ModelNotFound`, and `Unavailable` where no variant receives traffic.
 
     `episode` and `inference_id` matter where an experiment deals those out; a unit that is not known is its targeting
     key.

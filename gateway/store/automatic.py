@@ -1,6 +1,6 @@
 """The metrics that nobody has to declare: what every answer shows by itself, and what comes from feedback of any kind.
 
-It only names them. They are worked out per unit in `store/tallies.py`, n being the requests that were measured.
+It only names them. They are worked out per unit in `store/figures.py`, n being the requests that were measured.
 """
 
 from __future__ import annotations
