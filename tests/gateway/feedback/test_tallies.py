@@ -192,6 +192,15 @@ async def test_what_comes_in_during_a_rebuild_is_in_the_new_figures_too(story: S
     assert (await evidence(story)).sums["helpful", 0, "tuned"].s == 3
 
 
+async def test_a_judged_conversation_goes_to_who_asked_first_in_it_even_if_that_is_written_later(story: Story):
+    late = story.inference("ann", "base", episode="talk")
+    await story.asked("bob", "tuned", episode="talk")
+    await story.said("helpful", True, episode_id="talk")
+    assert {key for key in (await evidence(story)).sums if key[0] == "helpful"} == {("helpful", 0, "tuned")}
+    await write_inferences(story.db, [late])
+    assert {key for key in (await evidence(story)).sums if key[0] == "helpful"} == {("helpful", 0, "base")}
+
+
 async def test_a_users_past_counts_though_it_is_written_later(story: Story):
     experiment = await put(story, plan=Plan(primary="helpful", cuped_days=1))
     past = story.inference("ann", "base", experiment=None)
