@@ -17,12 +17,13 @@ PAGES = ("experiments", "experiments/new", "experiments/RUNNING", "adapters", "a
 
 SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
 
-# Every element with text of its own: its colour, and the grounds from it up to the first that is opaque.
+# Every element with text of its own (of long tables the first rows): its colour, and the grounds from it up to the
+# first that is opaque.
 _TEXTS = """() => {
   const found = [];
   for (const one of document.querySelectorAll("body *")) {
     const own = [...one.childNodes].some((node) => node.nodeType === 3 && node.textContent.trim());
-    if (!own || !one.checkVisibility() || one.closest(".u-wrap, [disabled]")) continue;
+    if (!own || !one.checkVisibility() || one.closest(".u-wrap, [disabled], tr:nth-child(n+6)")) continue;
     const style = getComputedStyle(one), grounds = [];
     for (let at = one; at; at = at.parentElement) grounds.push(getComputedStyle(at).backgroundColor);
     const drawn = one.namespaceURI.endsWith("svg");
