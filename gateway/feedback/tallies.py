@@ -10,9 +10,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from decimal import Decimal
 from functools import partial
+from weakref import WeakKeyDictionary
 
 from rapidfuzz.distance import Levenshtein
 
@@ -39,12 +41,17 @@ READER_SECONDS = 5.0
 IDLE_SECONDS = 5.0
 """Between two looks for something to build."""
 
+_turns: WeakKeyDictionary[Database, asyncio.Lock] = WeakKeyDictionary()
+"""Whoever waits for the installation's turn holds a connection of the pool, which has few: so of each pool one waits
+there, and the others here."""
+
 
 class Tallies:
-    """Of one installation. It holds nothing but the database, so it does not matter how many there are."""
+    """Of one installation. It holds nothing of its own, so it does not matter how many there are."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._mine = _turns.setdefault(database, asyncio.Lock())
 
     async def catch_up(self, *, limit: int = LIMIT) -> int:
         """Work in up to `limit` marks in one transaction; how many units were worked out anew (0: no mark is left).
@@ -80,8 +87,7 @@ class Tallies:
 
         Evidence stays what it is until all of it is there. Raises `NotFound`, `Unavailable`.
         """
-        async with self._database.transaction() as connection:
-            await rows.enter(connection, wait_seconds=WAIT_SECONDS)
+        async with self._turn(WAIT_SECONDS) as connection:
             await rows.begin_build(connection, await _recipe(connection, experiment_id))
 
     async def rebuild(self, experiment_id: str, *, limit: int = LIMIT) -> None:
@@ -93,10 +99,9 @@ class Tallies:
     async def build(self, *, limit: int = LIMIT) -> bool:
         """Work out the next `limit` users of an experiment that is being built, or clear away what was before it;
         whether there was anything to do. Raises `Unavailable`."""
-        async with self._database.transaction() as connection:
+        async with self._turn(WAIT_SECONDS) as connection:
             waiting = await rows.waiting(connection)
             if waiting is None:
-                await rows.enter(connection, wait_seconds=WAIT_SECONDS)
                 return await rows.sweep(connection, limit * 4)
         await self._build_piece(waiting, limit, WAIT_SECONDS)
         return True
@@ -121,16 +126,30 @@ class Tallies:
 
     async def _begin_outdated(self, price: Price | None) -> bool:
         """Running experiments that were worked out by another recipe than today's are built anew."""
-        async with self._database.transaction() as connection:
-            await rows.enter(connection, wait_seconds=WAIT_SECONDS)
+        async with self._turn(WAIT_SECONDS) as connection:
             await recipes.set_price(connection, price)
             for experiment in await experiments.running(connection):
                 await rows.state_of(connection, await recipes.recipe_of(connection, experiment))
         return True
 
+    @asynccontextmanager
+    async def _turn(self, seconds: float) -> AsyncIterator[Connection]:
+        """A transaction in which nobody else works anything out. Raises `Busy` after waiting in vain."""
+        give_up = time.monotonic() + seconds
+        try:
+            async with asyncio.timeout(seconds):
+                await self._mine.acquire()
+        except TimeoutError as error:
+            raise rows.Busy("Results are being worked out already.", remedy="Try again shortly.") from error
+        try:
+            async with self._database.transaction() as connection:
+                await rows.enter(connection, wait_seconds=max(0.0, give_up - time.monotonic()))
+                yield connection
+        finally:
+            self._mine.release()
+
     async def _catch_up(self, limit: int, experiment_id: str | None, wait_seconds: float) -> int:
-        async with self._database.transaction() as connection:
-            await rows.enter(connection, wait_seconds=wait_seconds)
+        async with self._turn(wait_seconds) as connection:
             taken = await marks.take(connection, limit, experiment=experiment_id)
             if taken.count == 0:
                 return 0
@@ -143,8 +162,7 @@ class Tallies:
 
     async def _build_piece(self, experiment_id: str, limit: int, wait_seconds: float) -> None:
         """The next users of a build, in one transaction; after the last, what was built is read."""
-        async with self._database.transaction() as connection:
-            await rows.enter(connection, wait_seconds=wait_seconds)
+        async with self._turn(wait_seconds) as connection:
             recipe = await _recipe(connection, experiment_id)
             state = await rows.state_of(connection, recipe)
             if state.building is None:
