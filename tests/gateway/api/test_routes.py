@@ -186,6 +186,9 @@ async def test_an_experiment_starts_shows_results_by_variant_and_stops(here: Ins
     assert tuned["served"] == {"acme/support@1": 3} and tuned["operations"]["ttft_p50_ms"] == 20
     undeclared = await here.call("GET", f"/experiments/{experiment['id']}/results?metric=error_rate")
     assert [arm["feedback"] for arm in undeclared["variants"]] == [2, 3], "an automatic metric, of every request"
+    assert (await here.call("POST", f"/experiments/{experiment['id']}/rebuild"))["id"] == experiment["id"]
+    again = await here.call("GET", f"/experiments/{experiment['id']}/results")
+    assert again == found, "worked out anew, it is the same"
     stopped = await here.call("POST", f"/experiments/{experiment['id']}/stop")
     assert stopped["status"] == "stopped" and stopped["stop_reason"]
     assert [row["id"] for row in (await here.call("GET", "/tenants/acme/experiments"))["data"]] == [experiment["id"]]
