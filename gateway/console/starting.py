@@ -92,7 +92,8 @@ async def _form(here: Here, fields: Mapping[str, str], error: GatewayError | Non
 async def choices(here: Here) -> list[Choice]:
     """The tenant's own metrics that have numbers, then the automatic ones."""
     own = {one.name: one for one in await here.rooms.metrics.list(here.tenant) if one.kind in NUMBERS}
-    known = {**own, **{name: one for name, one in automatic(here.tenant).items() if name not in own}}
+    currency = here.rooms.judging.currency
+    known = {**own, **{name: one for name, one in automatic(here.tenant, currency=currency).items() if name not in own}}
     return [
         Choice(one.name, "larger" if one.optimize == "max" else "smaller", one.description) for one in known.values()
     ]

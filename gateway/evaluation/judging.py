@@ -32,7 +32,7 @@ class Judging:
     def __init__(self, db: Database, tallies: Tallies, *, currency: str | None = None) -> None:
         self._db = db
         self._tallies = tallies
-        self._currency = currency
+        self.currency = currency
         self.units = 0
         """Recomputed since the start."""
 
@@ -64,5 +64,5 @@ class Judging:
         named = {plan.primary, *plan.secondaries, *(guardrail.metric for guardrail in plan.guardrails)}
         async with self._db.transaction(picture=True) as connection:
             declared = {one.name: one for one in await metrics.of_tenant(connection, experiment.tenant)}
-        known = {**automatic(experiment.tenant, currency=self._currency), **declared}
+        known = {**automatic(experiment.tenant, currency=self.currency), **declared}
         return {name: metric for name, metric in known.items() if name in named}
