@@ -86,7 +86,8 @@ _FIGURES = """
         ('error_rate', c.n::numeric, c.failed::numeric), ('ttft', c.ttft_n, c.ttft),
         ('latency', c.latency_n, c.latency), ('output_tokens', c.output_n, c.output),
         ('refusal_rate', c.refused_n, c.refused), ('regeneration_rate', c.asked_n, c.again),
-        ('cost', CASE WHEN c.input_n = c.n AND c.output_n = c.n THEN c.n END, c.input * $8::numeric + c.output * $9::numeric)
+        ('cost', CASE WHEN c.input_n = c.n AND c.output_n = c.n THEN c.n END,
+         c.input * $8::numeric + c.output * $9::numeric)
     ) AS v (metric, n, s) WHERE v.n > 0 AND v.s IS NOT NULL OR v.metric = ANY ($13)
     UNION ALL
     SELECT c.au, 'feedback_rate', c.n, count(DISTINCT s.id) FROM {p}_counted c LEFT JOIN {p}_said s USING (au)
