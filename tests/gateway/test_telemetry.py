@@ -210,6 +210,22 @@ def test_logs_are_json_lines_with_their_trace() -> None:
     assert line["trace_id"] == "e" * 32 and line["level"] == "warning" and line["time"].endswith("+00:00")
 
 
+CALLER = """
+import httpx
+from gateway.telemetry import configure_logging
+configure_logging()
+def receiver(environ, start):
+    start("200 OK", [])
+    return [b"taken"]
+httpx.Client(transport=httpx.WSGITransport(receiver)).post("http://receiver/hooks/a-secret").raise_for_status()
+"""
+
+
+def test_an_address_that_may_hold_a_secret_is_not_logged() -> None:
+    said = subprocess.run([sys.executable, "-c", CALLER], capture_output=True, text=True, check=True)
+    assert said.stderr == ""
+
+
 def test_a_traceback_is_one_line_of_json() -> None:
     try:
         raise ValueError("broken")
