@@ -89,7 +89,7 @@ async def shadow(here: Here, experiment: str) -> Response:
     found = await own(here, experiment)
     candidate = found.variants[1].ref
     name = str(candidate) if candidate is not None else BASE
-    seen = await compared(here.rooms.db, here.tenant, found.alias)
+    seen = await compared(here.rooms.db, here.tenant, found.alias, since=found.started_at)
     return here.part("shadow.jinja", one=next((each for each in seen if each.ref == name), None), ref=name)
 
 

@@ -30,7 +30,7 @@ from gateway.evaluation.keeping import Keeping
 from gateway.evaluation.news import News
 from gateway.evaluation.steps import Action, Step, next_step
 from gateway.evaluation.weights import Draw, draw
-from gateway.experiment import Allocation, Experiment, Stage
+from gateway.experiment import Allocation, By, Experiment, Stage
 from gateway.store import looks
 from gateway.store.alone import EVALUATION, Alone, alone
 from gateway.store.database import Database
@@ -88,6 +88,7 @@ class Rounds:
                     if held is not None:
                         await self._lead(held)
             except Unavailable as error:
+                self._failures += 1
                 log.warning("no evaluation now", extra={"reason": error.message})
             self._began = None
             await asyncio.sleep(self._seconds)
@@ -143,9 +144,11 @@ class Rounds:
             steps.create_task(self._finish(experiment_id, work))
 
     async def _shadows(self, experiment: Experiment) -> dict[str, Compared]:
-        if experiment.stage is not Stage.SHADOW:
+        """What its candidates answered, where the rule may want to know: it takes a second for many requests."""
+        if experiment.stage is not Stage.SHADOW or experiment.plan.widen is not By.RULE:
             return {}
-        return {one.ref: one for one in await compared(self._db, experiment.tenant, experiment.alias)}
+        found = await compared(self._db, experiment.tenant, experiment.alias, since=experiment.started_at)
+        return {one.ref: one for one in found}
 
     async def _take(self, experiment: Experiment, judged: Judged, step: Step) -> None:
         """Do what is due, unless somebody has moved the experiment meanwhile."""

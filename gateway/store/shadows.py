@@ -6,7 +6,7 @@ The sums are made where the rows are. It knows nothing of engines or of which sh
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 
 from gateway.store.database import Database
 
@@ -19,7 +19,7 @@ Measured: 0.5 to 1.1 s for so many."""
 _COMPARED = """
 WITH mirrored AS MATERIALIZED (
     SELECT assigned, created_at, outcome, duration_ms, output_tokens, shadow_of FROM inferences
-    WHERE tenant = $1 AND alias = $2 AND shadow_of IS NOT NULL ORDER BY created_at DESC LIMIT $3
+    WHERE tenant = $1 AND alias = $2 AND shadow_of IS NOT NULL AND created_at >= $4 ORDER BY created_at DESC LIMIT $3
 ), paired AS (
     SELECT m.*, o.duration_ms AS original_ms, o.output_tokens AS original_tokens,
            m.outcome = 'ok' AND o.outcome = 'ok' AS answered
@@ -63,7 +63,10 @@ class Compared:
     original_output_tokens: float | None
 
 
-async def compared(database: Database, tenant: str, alias: str) -> list[Compared]:
-    """Each candidate among the newest `MOST` mirrored requests of an alias, the latest first."""
+async def compared(database: Database, tenant: str, alias: str, *, since: datetime | None = None) -> list[Compared]:
+    """Each candidate among the newest `MOST` mirrored requests of an alias (`since` then, if given), the latest first.
+
+    An experiment asks since its start: what a shadow of before came to is no part of it."""
+    since = since or datetime.min.replace(tzinfo=UTC)
     async with database.transaction(picture=True) as connection:
-        return [Compared(**row) for row in await connection.fetch(_COMPARED, tenant, alias, MOST)]
+        return [Compared(**row) for row in await connection.fetch(_COMPARED, tenant, alias, MOST, since)]

@@ -7,6 +7,7 @@ import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,11 @@ from gateway.feedback.tallies import Tallies
 from gateway.findings import Verdict, Word
 from gateway.store import audit, looks, workers
 from gateway.store.database import Database
+from gateway.store.inferences import write_inferences
 from tests.gateway.control.rooms import ME, Rooms, Worker, only
 from tests.gateway.evaluation.test_weights import judged as answers_of
 from tests.gateway.evaluation.verdicts import verdict
+from tests.gateway.store.test_inferences import inference
 
 PERIOD = 0.1
 
@@ -211,6 +214,16 @@ async def test_a_step_that_fails_is_taken_in_the_next_round(room: Room) -> None:
     assert await room.stage(one) is Stage.EXPERIMENT
     await once(rounds)
     assert await room.stage(one) is Stage.ROLLED_BACK
+
+
+async def test_a_shadow_of_before_leads_no_experiment_on(room: Room) -> None:
+    stale = await room.started("stale", verdict(), stage=Stage.SHADOW, widen=By.RULE, canary_units=1)
+    fresh = await room.started("fresh", verdict(), stage=Stage.SHADOW, widen=By.RULE, canary_units=1)
+    for one, at in ((stale, stale.started_at - timedelta(hours=1)), (fresh, fresh.started_at)):
+        mirrored = {"alias": one.alias, "assigned": str(room.refs[0]), "shadow_of": "0" * 44, "experiment": None}
+        await write_inferences(room.rooms.db, [inference(created_at=at, **mirrored)])
+    await once(room.rounds())
+    assert await room.stage(stale) is Stage.SHADOW and await room.stage(fresh) is Stage.CANARY
 
 
 @pytest.mark.long

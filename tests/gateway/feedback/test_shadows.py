@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -74,6 +75,15 @@ async def test_candidates_are_told_apart_the_latest_first(story: Story):
         ("base", 1),
         (CANDIDATE, 1),
     ]
+
+
+async def test_what_a_shadow_of_before_came_to_is_left_out_of_a_later_ones(story: Story):
+    original = await story.asked("ann")
+    await mirrored(story, original, outcome="engine_error", served=None)
+    (before,) = await compared(story.db, "acme", "support")
+    await mirrored(story, original)
+    (found,) = await compared(story.db, "acme", "support", since=before.until + timedelta(microseconds=1))
+    assert (before.errors, found.requests, found.errors) == (1, 1, 0)
 
 
 async def test_a_candidate_that_answered_nothing_has_no_times(story: Story):
