@@ -19,6 +19,8 @@ from gateway.feedback import sequences
 WALKS = 4000
 LONGEST = 8.0
 """Times the fixed test's size: how long a walk is followed."""
+MOST, LEAST_ALPHA = 1e12, 1e-6
+"""What is beyond these is a slip of whoever types, and its square would leave the range of a float."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +66,7 @@ def units_needed(
     """
     gap = effect * abs(base) if relative else effect
     _check(base, gap, sd, alpha, power)
-    _check_shape(weights, per_unit, correlation, coverage, comparisons)
+    _check_shape(weights, per_unit, correlation, coverage, comparisons, units_per_day)
     control_variance, variance = (sd**2, sd**2) if sd is not None else (base * (1 - base), _rate_variance(base + gap))
     design = (1 + (per_unit - 1) * correlation) / per_unit
     least = min(weights[1:])
@@ -107,6 +109,9 @@ def _rate_variance(rate: float) -> float:
 def _check(base: float, gap: float, sd: float | None, alpha: float, power: float) -> None:
     if not np.isfinite(gap) or gap == 0:
         raise InvalidRequest("The effect must be a number other than 0.", param="effect")
+    for name, size in (("base", abs(base)), ("effect", max(abs(gap), 1 / abs(gap))), ("sd", sd or 0.0)):
+        if not size <= MOST:
+            raise InvalidRequest(f"{name} is too large or too small a number.", remedy="Use another unit.", param=name)
     if sd is None and not (0 < base < 1 and 0 < base + gap < 1):
         raise InvalidRequest(
             "A rate lies between 0 and 1, and so must the base with the effect added.",
@@ -115,13 +120,19 @@ def _check(base: float, gap: float, sd: float | None, alpha: float, power: float
         )
     if sd is not None and not (np.isfinite(sd) and sd > 0):
         raise InvalidRequest("A standard deviation is greater than 0.", param="sd")
-    for name, value in (("alpha", alpha), ("power", power)):
-        if not 0 < value < 1:
-            raise InvalidRequest(f"{name} lies between 0 and 1.", param=name)
+    if not LEAST_ALPHA <= alpha < 1:
+        raise InvalidRequest(f"alpha is at least {LEAST_ALPHA:f} and less than 1.", param="alpha")
+    if not 0 < power < 1:
+        raise InvalidRequest("power lies between 0 and 1.", param="power")
 
 
 def _check_shape(
-    weights: Sequence[float], per_unit: float, correlation: float, coverage: float, comparisons: int
+    weights: Sequence[float],
+    per_unit: float,
+    correlation: float,
+    coverage: float,
+    comparisons: int,
+    units_per_day: float | None,
 ) -> None:
     if len(weights) < 2 or min(weights) <= 0:
         raise InvalidRequest("There must be two weights or more, each greater than 0.", param="weights")
@@ -129,5 +140,7 @@ def _check_shape(
         raise InvalidRequest("A unit is measured once or more, with a correlation from 0 to 1.", param="per_unit")
     if not 0 < coverage <= 1:
         raise InvalidRequest("The share of units that are measured is greater than 0, and 1 at most.", param="coverage")
+    if units_per_day is not None and not 1 / MOST <= units_per_day <= MOST:
+        raise InvalidRequest("The units a day are a number greater than 0.", param="units_per_day")
     if comparisons < 1:
         raise InvalidRequest("There is one comparison at least.", param="comparisons")

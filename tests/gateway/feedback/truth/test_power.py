@@ -80,6 +80,13 @@ def test_more_judgements_fewer_who_judge_and_more_arms_move_the_size_as_they_sho
         ({"per_unit": 0.5}, "per_unit"),
         ({"coverage": 0}, "coverage"),
         ({"comparisons": 0}, "comparisons"),
+        ({"units_per_day": -1}, "units_per_day"),
+        ({"units_per_day": 1e-320}, "units_per_day"),
+        ({"alpha": 1e-320}, "alpha"),
+        ({"effect": 1e-200}, "effect"),
+        ({"effect": 1e200, "sd": 1}, "effect"),
+        ({"base": -1e300, "sd": 1}, "base"),
+        ({"sd": 1e200}, "sd"),
     ],
 )
 def test_what_cannot_be_planned_is_refused_with_its_name(wrong: dict[str, float], param: str):
