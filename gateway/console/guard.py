@@ -150,6 +150,8 @@ async def _invalid(request: Request, error: Exception) -> Response:
 async def _http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     status, message = error.status_code, "There is no such page."
+    if status != 404:  # no way to ask for this page, or a form that cannot be read
+        message = "This page cannot be asked like that."
     return page_of(request, "failed.jinja", status=status, title=_title(status), message=message)
 
 

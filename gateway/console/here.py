@@ -96,9 +96,10 @@ class Desk:
 
     def go(self, below: str) -> Response:
         """To another of the tenant's pages, after a form."""
+        reply = RedirectResponse(self.path(below), status_code=303)  # it quotes what no header may hold
         if self.request.headers.get("hx-request") == "true":
-            return Response(status_code=204, headers={"hx-redirect": self.path(below)})
-        return RedirectResponse(self.path(below), status_code=303)
+            return Response(status_code=204, headers={"hx-redirect": reply.headers["location"]})
+        return reply
 
 
 async def _signed_in(request: Request) -> Desk:

@@ -23,6 +23,8 @@ router = APIRouter()
 PLACE = Place("keys", "Keys and limits")
 
 LONGEST_DAYS = 3650
+ENDED = 100
+"""Keys that ended, of a page: the playground alone leaves one an hour for each who uses it."""
 FIRST = frozenset((Scope.INFERENCE, Scope.FEEDBACK))
 SCOPES = {
     Scope.INFERENCE: "ask models",
@@ -113,11 +115,13 @@ async def _page(here: Desk, *, made: NewKey | None = None) -> Response:
     used = await limiting.used(here.rooms.db, [account, *(f"key:{key.id}" for key in keys)])
     mine = here.caller.key.id if here.caller.key is not None else None
     rows = [Row(key, limiting.short(key.limits), used.get(f"key:{key.id}"), key.id == mine) for key in reversed(keys)]
+    ended = [row for row in rows if row.state != "live"]
     values: dict[str, Any] = {
         "tenant": tenant,
         "limits": limiting.lines(tenant.limits, used.get(account)),
         "live": [row for row in rows if row.state == "live"],
-        "ended": [row for row in rows if row.state != "live"],
+        "ended": ended[:ENDED],
+        "ended_in_all": len(ended),
         "made": made,
         "scopes": SCOPES,
         "first": FIRST,

@@ -33,4 +33,5 @@ def page_of(request: Request, template: str, *, status: int = 200, **values: Any
     """A rendered template. `here` is None where nobody is signed in."""
     values = {"here": None, "navigation": request.scope["app"].state.navigation, "current": None} | values
     text = _TEMPLATES.get_template(template).render(status=status, **values)
-    return HTMLResponse(text, status_code=status)
+    # JSON that a client sent, and that is shown, can hold half of a surrogate pair.
+    return HTMLResponse(text.encode("utf-8", "replace"), status_code=status)

@@ -64,6 +64,11 @@ async def test_what_people_wrote_stays_text_on_every_page(here: Visits) -> None:
     assert all("&lt;script&gt;alert(1)" in page for page in told[:-2] if page is not told[4])
 
 
+async def test_half_of_a_surrogate_pair_in_what_a_client_sent_is_shown_as_a_question_mark(here: Visits) -> None:
+    one = await here.asked("\ud83d cut off", params={"stop": "\ud83d"})
+    assert "<code>stop: ?</code>" in await here.acme.page(f"feedback/answers/{one}")
+
+
 async def test_nobody_sees_or_judges_anothers(here: Visits) -> None:
     mine = await here.asked("a secret of acme")
     await here.said(here.keys[0], mine, "comment", "a secret about it")

@@ -189,6 +189,23 @@ async def test_what_goes_wrong_is_a_page_and_for_htmx_a_notice(here: Visits) -> 
 
 
 @pytest.mark.long
+async def test_where_htmx_is_sent_is_no_place_for_another_header(here: Visits) -> None:
+    headers = {"origin": HOST, "hx-request": "true", "x-csrf-token": here.acme.token}
+    data = {"kind": "preference", "back": "feedback/answers/\r\nx-other: ü"}
+    reply = await here.acme.http.post("/console/t/acme/feedback/metrics", data=data, headers=headers)
+    assert reply.status_code == 204 and "x-other" not in reply.headers
+    assert reply.headers["hx-redirect"].startswith("/console/t/acme/feedback/answers/%0D%0A")
+
+
+@pytest.mark.long
+async def test_a_page_is_told_from_a_way_to_ask_for_it(here: Visits) -> None:
+    wrong = await here.acme.http.get("/console/t/acme/power")
+    assert wrong.status_code == 405 and "cannot be asked like that" in wrong.text
+    missing = await here.acme.http.get("/console/nothing")
+    assert missing.status_code == 404 and "There is no such page." in missing.text
+
+
+@pytest.mark.long
 async def test_signing_out_forgets_the_cookie(here: Visits) -> None:
     reply = await here.acme.send("/console/sign-out")
     assert reply.status_code == 303 and COOKIE not in here.acme.http.cookies
