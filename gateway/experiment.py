@@ -58,10 +58,11 @@ class Guardrail:
 class Plan:
     """What was fixed before the first look, and is shown with every result.
 
-    `alpha`: the chance that anything is ever declared wrongly. `planned_units` is N*, of both compared arms together,
-    where the intervals are tightest. `burn_in`: units an arm needs before anything is said of it. `cuped_days`: how
-    much of a unit's past steadies its present (0: none). `canary_units`: judged units an arm needs, with every
-    guardrail unbroken, before a canary widens by rule.
+    `alpha`: the chance that any goal is ever called wrongly; guardrails have as much again for themselves
+    (docs/statistics.md). `planned_units` is N*, of both compared arms together, where the intervals are tightest.
+    `burn_in`: units an arm needs before anything is said of it. `cuped_days`: how much of a unit's past steadies its
+    present (0: none). `canary_units`: judged units an arm needs, with every guardrail unbroken, before a canary widens
+    by rule.
     """
 
     primary: str | None = None
