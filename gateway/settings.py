@@ -64,7 +64,7 @@ class PriceSettings(BaseModel):
 
 
 class WebhookSettings(BaseModel):
-    """Who is told of what experiments come to (docs/operations.md): nobody while `url` is unset."""
+    """Who is told of what experiments come to (docs/evaluation.md): nobody while `url` is unset."""
 
     url: str | None = Field(None, pattern=r"^https?://[^\s/]")
     secret: SecretStr | None = Field(None, description="signs what is sent; `whsec_` and base64, or any text")
