@@ -35,6 +35,8 @@ class Judging:
         self.currency = currency
         self.units = 0
         """Recomputed since the start."""
+        self.set_aside = 0
+        """Those that could not be recomputed, and wait to be tried again."""
 
     async def catch_up(self, seconds: float) -> bool:
         """Count what came in, for about `seconds` at most; whether nothing is left. Raises `Unavailable`."""
@@ -42,8 +44,9 @@ class Judging:
         while found := await self._tallies.catch_up():
             self.units += found
             if time.monotonic() > give_up:
-                return False
-        return True
+                break
+        self.set_aside = await self._tallies.set_aside()
+        return not found
 
     async def judged(self, experiment: Experiment) -> Judged:
         """By what has been counted so far. Raises `Unavailable`."""

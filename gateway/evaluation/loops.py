@@ -13,6 +13,7 @@ from gateway.evaluation.rounds import Gauges, Rounds
 from gateway.loops import Loop
 from gateway.settings import Settings
 from gateway.store.database import Database
+from gateway.telemetry import names
 
 
 class Telemetry(Events, Gauges, Protocol):
@@ -23,6 +24,7 @@ def loops_of(
     db: Database, judging: Judging, experiments: Experiments, settings: Settings, telemetry: Telemetry
 ) -> tuple[Loop, ...]:
     """Endless loops for the app. News go to the log, to `telemetry` and, if settings name one, to a webhook."""
+    telemetry.observe(names.EVALUATION_SET_ASIDE, lambda: judging.set_aside)
     url, secret = settings.webhook.url, settings.webhook.secret
     keeping, seconds = Keeping(db, webhook=url is not None), settings.evaluation_seconds
     if url is None or secret is None:

@@ -2,7 +2,8 @@
 
 Writers append marks; `catch_up` takes a batch of them and works out anew, from the raw rows, the units that they
 concern; `evidence` reads totals, which always are the exact sums over the units. Late, repeated and corrected feedback
-is nothing special. `docs/tallies.md` has the argument and the figures. It knows no statistics; SQL is the store's.
+is nothing special. What cannot be worked out is set aside in the same transaction, and holds up nobody else.
+`docs/tallies.md` has the argument and the figures. It knows no statistics; SQL is the store's.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from gateway.domain import Metric
 from gateway.errors import GatewayError, NotFound
 from gateway.experiment import Evidence, Experiment
 from gateway.feedback.segments import Words, segments
-from gateway.store import experiments, marks, recipes, totals
+from gateway.store import experiments, marks, recipes, set_aside, totals
 from gateway.store import tallies as rows
 from gateway.store.automatic import Price
 from gateway.store.database import Connection, Database
@@ -54,14 +55,16 @@ class Tallies:
         self._mine = _turns.setdefault(database, asyncio.Lock())
 
     async def catch_up(self, *, limit: int = LIMIT) -> int:
-        """Work in up to `limit` marks in one transaction; how many units were worked out anew (0: no mark is left).
+        """Work in up to `limit` marks in one transaction; how many units were worked out anew (0: no mark is left, nor
+        anything else that is due).
 
         Any number of workers may call it at once: they take turns. Raises `Unavailable`.
         """
         return await self._catch_up(limit, None, WAIT_SECONDS)
 
     async def catch_up_with(self, experiment: Experiment, *, seconds: float = READER_SECONDS) -> bool:
-        """Work in all that was written about one experiment before this call; whether it was done in about `seconds`.
+        """Work in all that was written about one experiment before this call; whether it was done in about `seconds`,
+        with no unit that could not be worked out.
 
         Raises `Unavailable` when PostgreSQL is away.
         """
@@ -70,7 +73,7 @@ class Tallies:
             try:
                 done = not await self._catch_up(LIMIT, experiment.id, left)
                 if done and not await totals.being_built(self._database, experiment.id):
-                    return True
+                    return not await set_aside.count(self._database, experiment.id)
                 if done:
                     await self._build_piece(experiment.id, LIMIT, left)
             except rows.Busy:
@@ -89,6 +92,11 @@ class Tallies:
         """
         async with self._turn(WAIT_SECONDS) as connection:
             await rows.begin_build(connection, await _recipe(connection, experiment_id))
+            await set_aside.hurry(connection, experiment_id)
+
+    async def set_aside(self) -> int:
+        """How many units could not be worked out, and wait to be tried again. Raises `Unavailable`."""
+        return await set_aside.count(self._database)
 
     async def rebuild(self, experiment_id: str, *, limit: int = LIMIT) -> None:
         """As `begin_rebuild`, and stay until it is there: minutes for millions of rows."""
@@ -122,7 +130,9 @@ class Tallies:
             return await work()
         except GatewayError as error:
             log.warning("tallies wait", extra={"reason": error.message})
-            return False
+        except Exception as error:  # without its text: a database quotes the row
+            log.error("tallies wait", extra={"error": type(error).__name__})
+        return False
 
     async def _begin_outdated(self, price: Price | None) -> bool:
         """Running experiments that were worked out by another recipe than today's are built anew."""
@@ -152,12 +162,13 @@ class Tallies:
         async with self._turn(wait_seconds) as connection:
             taken = await marks.take(connection, limit, experiment=experiment_id)
             if taken.count == 0:
-                return 0
+                due = await set_aside.take(connection, experiment_id)
+                if due:
+                    await _work_in(connection, *due, again=True)
+                return len(due[1]) if due else 0
             found = await marks.concerned(connection, taken)
             for concerned, units in found.items():
-                recipe = await _recipe(connection, concerned)
-                state = await rows.state_of(connection, recipe)
-                await _work_out(connection, recipe, units, state.live)
+                await _work_in(connection, concerned, await set_aside.others(connection, concerned, units))
         return max(1, sum(map(len, found.values())))  # marks that concern nobody are work, too
 
     async def _build_piece(self, experiment_id: str, limit: int, wait_seconds: float) -> None:
@@ -170,7 +181,8 @@ class Tallies:
             users = await rows.next_users(connection, recipe.experiment, state.reached or "", limit)
             if users:
                 units = await rows.units_of(connection, recipe.experiment, users)
-                await _work_out(connection, recipe, units, (state.building,))
+                units = await set_aside.others(connection, experiment_id, units)
+                await _work_in(connection, experiment_id, units, (state.building,))
             await rows.reached(connection, experiment_id, users[-1] if users else None)
 
 
@@ -179,6 +191,31 @@ async def _recipe(connection: Connection, experiment_id: str) -> recipes.Recipe:
     if experiment is None:
         raise NotFound("There is no such experiment.", param="experiment")
     return await recipes.recipe_of(connection, experiment)
+
+
+async def _work_in(
+    connection: Connection,
+    experiment_id: str,
+    units: Sequence[str],
+    generations: Sequence[int] | None = None,
+    *,
+    again: bool = False,
+) -> None:
+    """Work these out, in all generations that live unless some are given; or set them aside, whatever the reason, and
+    log that the first time. Nothing of what failed is left, and the transaction goes on."""
+    if not units:
+        return
+    try:
+        async with connection.transaction():  # a savepoint
+            recipe = await _recipe(connection, experiment_id)
+            state = await rows.state_of(connection, recipe)
+            await _work_out(connection, recipe, units, generations or state.live)
+    except Exception as error:
+        await set_aside.put(connection, experiment_id, units)  # fails, too, where the database is away
+        if not again:
+            # Without the error's text: a database quotes the row, and a row may hold a prompt.
+            told = {"experiment": experiment_id, "units": len(units), "error": type(error).__name__}
+            log.error("units were set aside", extra=told)
 
 
 async def _work_out(

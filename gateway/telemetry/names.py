@@ -51,6 +51,7 @@ LOOP_LAG = "tuneloop.loop.lag"
 EVALUATION_LAG = "tuneloop.evaluation.lag"
 EVALUATION_DURATION = "tuneloop.evaluation.duration"
 EVALUATED_UNITS = "tuneloop.evaluation.units"
+EVALUATION_SET_ASIDE = "tuneloop.evaluation.set_aside"
 EVALUATION_FAILURES = "tuneloop.evaluation.failures"
 
 # Bucket bounds as the conventions advise.

@@ -76,6 +76,15 @@ CREATE TABLE arrivals (
     PRIMARY KEY (experiment, generation, hour)
 ) WITH (fillfactor = 50)""",
     """
+CREATE TABLE set_aside (                       -- units that could not be worked out; nearly always empty
+    experiment  text COLLATE "C" NOT NULL,
+    unit        text COLLATE "C" NOT NULL,
+    together    integer NOT NULL,              -- how many failed in one piece, this one among them
+    again_at    timestamptz NOT NULL,
+    PRIMARY KEY (experiment, unit)
+)""",
+    "CREATE INDEX set_aside_by_time ON set_aside (again_at)",
+    """
 CREATE TABLE segment_words (                   -- the few languages and tags that an experiment tells apart
     experiment  text COLLATE "C" NOT NULL,
     key         text COLLATE "C" NOT NULL,
@@ -92,8 +101,6 @@ CREATE TABLE token_price (                     -- as the newest settings have it
     "INSERT INTO tallied (experiment, generation, recipe) SELECT id, 0, '' FROM experiments",
     "DROP INDEX inferences_for_results",  # by variant first: it could not give one unit's rows
     "CREATE INDEX inferences_for_tallies ON inferences (experiment, unit) WHERE experiment IS NOT NULL",
-    "CREATE INDEX inferences_pinned ON inferences (experiment) "
-    "WHERE experiment IS NOT NULL AND reason = 'targeting_match'",
 )
 
 
