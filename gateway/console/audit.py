@@ -24,6 +24,10 @@ PAGE = 100
 RULE = "rule"
 """Whom the log names for a step that a plan's rule took."""
 
+ENDS = ("difference", "low", "high")
+MOST = 1e300
+"""A larger number is nobody's figure, and JSON has them of any length."""
+
 Text = Annotated[str, Query(max_length=160)]
 Before = Annotated[int | None, Query(ge=0, lt=2**63)]
 
@@ -78,29 +82,51 @@ def told(entry: Entry) -> Row:
     """An entry in words."""
     detail = dict(entry.detail)
     why = str(detail.pop("why", None) or detail.pop("reason", None) or "")
-    shown = detail.get("figures")
-    figures = shown.get("figures") if isinstance(shown, Mapping) else None
-    return Row(entry, why, list(_facts(detail)), [one for one in figures or () if isinstance(one, Mapping)])
+    shown, figures = detail.get("figures"), list[Mapping[str, Any]]()
+    if isinstance(shown, Mapping):
+        listed = shown.get("figures")
+        figures = listed if isinstance(listed, list) and all(map(_ours, listed)) else []
+        # The sentence is why, and figures like ours have a table.
+        detail["figures"] = {
+            part: value
+            for part, value in shown.items()
+            if part not in ("sentence", "variant") and not (part == "figures" and figures)
+        }
+    return Row(entry, why, list(_facts(detail)), figures)
+
+
+def _ours(figure: Any) -> bool:
+    """Whether it is as `evaluation.figures.brief` makes them: over the API, a step's figures are whatever one sends."""
+    if not isinstance(figure, Mapping):
+        return False
+    numbers = (figure.get(name) for name in ENDS)
+    return (
+        all(isinstance(figure.get(name), str) for name in ("metric", "variant", "role", "status"))
+        and all(one is None or _is_number(one) for one in numbers)
+        and isinstance(figure.get("unit", ""), str)
+    )
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and abs(value) < MOST
 
 
 def _facts(detail: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, str]]:
     for name, value in detail.items():
         label = f"{before}{words.spaced(name)}"
-        if name == "figures" and isinstance(value, Mapping):  # they have a table, and the sentence is why
-            yield from _facts(
-                {part: one for part, one in value.items() if part not in ("figures", "sentence", "variant")}
-            )
+        if name == "figures" and isinstance(value, Mapping) and not before:
+            yield from _facts(value)
         elif isinstance(value, Mapping):
             yield from _facts(value, f"{label} ")
         elif value is not None and value not in ("", []):
-            yield label, words.short(value) if name == "digest" else _text(value)
+            yield label, words.short(value) if name == "digest" and isinstance(value, str) else _text(value)
 
 
 def _text(value: Any) -> str:
     match value:
         case bool():
             return "yes" if value else "no"
-        case int() | float():
+        case int() | float() if _is_number(value):
             return words.number(value, 6)
         case str():
             return value

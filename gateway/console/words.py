@@ -65,7 +65,7 @@ def percent(value: float | None) -> str:
     """A share: "5 %"."""
     if value is None or not isfinite(value):
         return NOTHING
-    return f"{value * 100:.3g} %"
+    return f"{value * 100:.3g} %" if abs(value) < 9.995 else f"{value * 100:,.0f} %"
 
 
 def chance(value: float | None) -> str:

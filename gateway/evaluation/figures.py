@@ -7,7 +7,10 @@ from typing import Any
 
 from gateway.findings import Figure, Verdict
 
-_SHOWN = ("metric", "variant", "units", "control_units", "value", "control", "difference", "low", "high", "limit")
+_SHOWN = (
+    *("metric", "variant", "unit", "share", "units", "control_units", "value", "control"),
+    *("difference", "low", "high", "limit"),
+)
 
 
 def whole(verdict: Verdict) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
@@ -145,6 +146,12 @@ def test_a_step_of_the_rule_is_read_with_its_sentence_and_figures() -> None:
         ("units base", "35"),
         ("moved", "0"),
     ]
+    sent = {"figures": [{"difference": "a lot"}], "digest": 7, "size": 10**400}
+    strange = told(Entry(1, datetime.now(UTC), "key:k", "acme", "experiment.advance", "exp-1", {"figures": sent}))
+    assert strange.figures == [] and strange.facts[:2] == [
+        ("figures", '[{"difference": "a lot"}]'),
+        ("digest", "7"),
+    ]
     odd = told(
         Entry(
             1,
@@ -157,3 +164,20 @@ def test_a_step_of_the_rule_is_read_with_its_sentence_and_figures() -> None:
         )
     )
     assert odd.facts == [("figures", "none"), ("on", "yes"), ("at", '[{"a": 1}]')] and not odd.by_rule
+
+
+async def test_figures_that_somebody_made_up_are_on_the_log_as_they_came(here: Visits) -> None:
+    usual = {"metric": "thumbs", "variant": "tuned", "role": "primary", "status": "better", "low": None, "high": None}
+    rows = (
+        {"figures": {"figures": [{**usual, "difference": 0.25}]}},  # as it was before units were told
+        {"figures": {"figures": [{**usual, "difference": 0.25, "share": True, "unit": ""}]}},
+        {"figures": {"figures": [{**usual, "unit": 7}], "why": ["not"]}},
+    )
+    async with here.here.db.transaction() as connection:
+        for detail in rows:
+            await connection.execute(
+                "INSERT INTO audit (actor, tenant, action, subject, detail) VALUES ('key:k', 'acme', 'x.y', 'z', $1)",
+                json.dumps(detail),
+            )
+    page = await here.acme.page("audit", action="x.y")
+    assert "+0.250<" in page and "+25.0 pp<" in page and "&#34;unit&#34;: 7" in page

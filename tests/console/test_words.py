@@ -64,3 +64,7 @@ def test_what_is_vendored_is_what_was_published() -> None:
     assert len(named) == 3
     for name, digest in named:
         assert hashlib.sha256((static / name).read_bytes()).hexdigest() == digest, name
+
+
+def test_a_share_of_many_times_the_whole_is_written_out() -> None:
+    assert [words.percent(one) for one in (0.05, 1.0, 9.99, 12.345)] == ["5 %", "100 %", "999 %", "1,234 %"]
