@@ -76,8 +76,9 @@ class VariantResults:
 
 @dataclass(frozen=True, slots=True)
 class ExperimentResults:
-    """`pinned` requests named their version themselves and are left out of everything else; what `moved` units did in
-    another arm than their first is left out, too. `behind`: not all that has come in is counted yet.
+    """`pinned` requests named their version themselves, or came from testers, and are left out of everything else (more
+    than 100,000 are not counted); what `moved` units did in another arm than their first is left out, too. `behind`:
+    not all that has come in is counted yet.
     """
 
     id: str

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import timedelta
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ from gateway.errors import InvalidRequest
 from gateway.feedback.results import ExperimentResults, results
 from gateway.store.database import Database
 from gateway.store.inferences import write_inferences
-from tests.gateway.feedback.stories import EXPERIMENT, METRICS, TUNED, Story, begin
+from tests.gateway.feedback.stories import BEGAN, EXPERIMENT, METRICS, TUNED, Story, begin
 from tests.gateway.feedback.truth.judged import interval
 
 HELPFUL, _, STARS, NOTE, _ = METRICS
@@ -87,11 +89,18 @@ async def test_a_fallback_is_counted_with_what_was_assigned_and_told_apart_by_wh
 
 
 async def test_pinned_requests_and_other_experiments_and_tenants_are_left_out(story: Story):
-    await story.said("helpful", True, await story.asked("ann", reason="targeting_match"))
+    pinned = {"reason": "targeting_match", "experiment": None}
+    await story.said("helpful", True, await story.asked("ann", **pinned))
     await story.said("helpful", True, await story.asked("bob", experiment="exp-0"))
     await story.asked("cat", tenant="globex")
-    found = await results(story.db, EXPERIMENT, HELPFUL)
+    for other in ({"tenant": "globex"}, {"alias": "search"}, {"shadow_of": "another"}, {"reason": "split"}):
+        await story.asked("dan", **{**pinned, **other})
+    await story.asked("eve", **pinned, created_at=BEGAN - timedelta(seconds=1))
+    ended = replace(EXPERIMENT, ended_at=BEGAN + timedelta(hours=1))
+    await story.asked("eve", **pinned, created_at=BEGAN + timedelta(hours=2))
+    found = await results(story.db, ended, HELPFUL)
     assert (found.inferences, found.pinned, [arm.feedback for arm in found.variants]) == (0, 1, [0, 0])
+    assert (await results(story.db, EXPERIMENT, HELPFUL)).pinned == 2
 
 
 async def test_a_float_metric_has_a_mean_that_no_range_bounds(story: Story):

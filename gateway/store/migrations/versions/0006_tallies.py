@@ -101,6 +101,8 @@ CREATE TABLE token_price (                     -- as the newest settings have it
     "INSERT INTO tallied (experiment, generation, recipe) SELECT id, 0, '' FROM experiments",
     "DROP INDEX inferences_for_results",  # by variant first: it could not give one unit's rows
     "CREATE INDEX inferences_for_tallies ON inferences (experiment, unit) WHERE experiment IS NOT NULL",
+    "CREATE INDEX inferences_pinned ON inferences (tenant, alias, created_at) "
+    "WHERE reason = 'targeting_match' AND shadow_of IS NULL",  # few, in none of the experiments
 )
 
 
