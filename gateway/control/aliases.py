@@ -1,7 +1,8 @@
 """Aliases: the names that clients use, and what each points to. Every move is a swap (`swap.py`).
 
 Any change of an alias's variants ends its running experiment: what comes after would not be the comparison that began.
-A shadow is no variant: it comes and goes beside them, and stays until somebody removes it.
+A shadow is no variant: it comes and goes beside them, and stays until somebody removes it; an experiment's own goes
+with its stage.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from gateway.control.names import check_name, check_shadow, check_variants, requ
 from gateway.control.swap import Move, Swaps
 from gateway.domain import SHADOW, Alias, Fallback, Shadow, Swapped, Variant
 from gateway.errors import Conflict
-from gateway.store import aliases
+from gateway.experiment import Experiment, Stage
+from gateway.store import aliases, experiments
 from gateway.store.database import Database
 
 
@@ -89,6 +91,11 @@ class Aliases:
     async def _move(self, before: Alias | None, after: Alias, reason: str, actor: str) -> Swapped:
         if before is not None and after == replace(before, revision=after.revision):
             return await self._swaps.confirm(before)
+        if before is not None and before.experiment is not None and after.experiment is None:
+            # Whoever leads the experiment on meanwhile moves the alias, too, and then this move is refused.
+            async with self._db.transaction(picture=True) as connection:
+                one = await experiments.find(connection, before.experiment)
+            after = after if one is None else replace(after, shadow=shadow_without(before, one))
         return await self._swaps.swap(Move(before, after, actor, reason))
 
 
@@ -112,3 +119,10 @@ def pointing(
 def alone(variant: Variant) -> Variant:
     """With all of the traffic."""
     return replace(variant, weight=1.0)
+
+
+def shadow_without(alias: Alias, experiment: Experiment) -> Shadow | None:
+    """The experiment's own shadow is gone with its stage; what somebody else mirrors stays."""
+    shadow = alias.shadow
+    own = shadow is not None and experiment.stage is Stage.SHADOW and shadow.ref == experiment.variants[1].ref
+    return None if own else shadow

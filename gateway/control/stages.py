@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 
-from gateway.control.aliases import alone, pointing
+from gateway.control.aliases import alone, pointing, shadow_without
 from gateway.control.buckets import Stretch, dealt, rebucket
 from gateway.domain import Alias, Shadow, Split, Variant
 from gateway.errors import Conflict, InvalidRequest
@@ -61,7 +61,7 @@ def advanced(alias: Alias, experiment: Experiment, salt: str, stretches: Sequenc
     # Nobody has been exposed before, so this is where its first epoch begins.
     epochs = (Epoch(revision, now, weights_of(experiment.variants)),)
     after = pointing(alias, alias.tenant, alias.name, experiment.variants)
-    after = replace(after, experiment=experiment.id, shadow=_shadow_without(alias, experiment))
+    after = replace(after, experiment=experiment.id, shadow=shadow_without(alias, experiment))
     return _opened(after, replace(experiment, stage=stage, epochs=epochs), salt, stretches)
 
 
@@ -113,7 +113,7 @@ def ended(alias: Alias, experiment: Experiment, stage: Stage, variant: Variant, 
         previous=alias.previous if variant.name == experiment.control.name else (alone(experiment.control),),
         experiment=None,
         split=None,
-        shadow=_shadow_without(alias, experiment),
+        shadow=shadow_without(alias, experiment),
     )
     return after, replace(experiment, stage=stage, paused=False, split=None, ended_at=now, end_reason=reason)
 
@@ -160,13 +160,6 @@ def _opened(alias: Alias, experiment: Experiment, salt: str, stretches: Sequence
 def _shown(alias: Alias, experiment: Experiment) -> Step:
     """The alias with what routing may see of the experiment."""
     return replace(alias, split=None if experiment.paused else experiment.split), experiment
-
-
-def _shadow_without(alias: Alias, experiment: Experiment) -> Shadow | None:
-    """The experiment's own shadow is gone with its stage; what somebody else mirrors stays."""
-    shadow = alias.shadow
-    own = shadow is not None and experiment.stage is Stage.SHADOW and shadow.ref == experiment.variants[1].ref
-    return None if own else shadow
 
 
 def _without(overrides: Mapping[str, str], unit: str) -> dict[str, str]:

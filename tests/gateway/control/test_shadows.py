@@ -9,6 +9,7 @@ import pytest
 from adapters.ref import AdapterRef
 from gateway.domain import Alias, Shadow, Variant
 from gateway.errors import AdapterRefused, Conflict, InvalidRequest, NotFound
+from gateway.experiment import Stage
 from gateway.store import audit
 from gateway.store.snapshots import read_snapshot
 from tests.gateway.control.rooms import ME, Rooms, Worker, only
@@ -140,3 +141,21 @@ async def test_a_foreign_candidate_is_an_unknown_one(rooms: Rooms) -> None:
             await rooms.aliases.mirror("acme", "support", Shadow(ref, 0.1), actor=ME)
     with pytest.raises(NotFound):
         await rooms.aliases.mirror("acme", "nothing", None, actor=ME)
+
+
+async def test_a_change_by_hand_ends_an_experiments_shadow_and_leaves_what_somebody_else_mirrors(rooms: Rooms) -> None:
+    [ref] = await rooms.ready(1)
+    control, candidate = Variant("base", 1.0, None), Variant("tuned", 1.0, ref)
+    await rooms.aliases.set("acme", "support", [control], actor=ME)
+    one = await rooms.experiments.start(
+        "acme", "support", name="q", candidates=[candidate], stage=Stage.SHADOW, actor=ME
+    )
+    assert (await pictured(rooms)).shadow is not None
+    changed = await rooms.aliases.promote("acme", "support", ref, actor=ME)
+    assert (changed.alias.shadow, changed.alias.experiment) == (None, None)
+    assert await pictured(rooms) == changed.alias
+    assert (await rooms.experiments.get(one.id)).stage is Stage.STOPPED
+    await rooms.aliases.set("acme", "support", [control, Variant("same", 1.0, None)], actor=ME)
+    await rooms.experiments.start("acme", "support", name="another", actor=ME)
+    await rooms.aliases.mirror("acme", "support", Shadow(ref, 0.2), actor=ME)
+    assert (await rooms.aliases.set("acme", "support", [control], actor=ME)).alias.shadow == Shadow(ref, 0.2)
