@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import traceback
 import uuid
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -128,7 +128,11 @@ class _Unexpected(GatewayError):
 def _to_sign_in(request: Request) -> Response:
     if request.headers.get("hx-request") == "true":
         return Response(status_code=204, headers={"hx-redirect": "/console/sign-in"})
-    return RedirectResponse("/console/sign-in", status_code=303)
+    url = request.url
+    # A link to a page, from a webhook's message perhaps, leads there after all.
+    asked = f"{url.path}?{url.query}" if url.query else url.path
+    to = f"?to={quote(asked, safe='/')}" if request.method == "GET" and url.path != "/console/" else ""
+    return RedirectResponse(f"/console/sign-in{to}", status_code=303)
 
 
 async def _expected(request: Request, error: Exception) -> Response:

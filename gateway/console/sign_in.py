@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from urllib.parse import urlsplit
 
@@ -18,10 +19,13 @@ router = APIRouter()
 
 FIRST = "experiments"
 
+_OURS = re.compile(r"/console/(?!/)[!-\[\]-~]*\Z")
+"""A page of the console, as it stands in a URL; nothing that leads anywhere else."""
+
 
 @router.get("/sign-in")
-async def ask(request: Request) -> Response:
-    return page_of(request, "sign_in.jinja", title="Sign in", message=None)
+async def ask(request: Request, to: str = "") -> Response:
+    return page_of(request, "sign_in.jinja", title="Sign in", message=None, to=to)
 
 
 @router.post("/sign-in")
@@ -33,11 +37,15 @@ async def sign_in(request: Request, fields: Fields) -> Response:
             raise InvalidRequest("Paste a key.")
         cookie = session.sign_in(key, admin_key=rooms.admin_key, current=rooms.current, now=datetime.now(UTC))
     except GatewayError as error:
-        return page_of(request, "sign_in.jinja", status=error.status, title="Sign in", message=error.message)
-    reply = RedirectResponse("/console/", status_code=303)
+        told = {"message": error.message, "to": fields.get("to", "")}
+        return page_of(request, "sign_in.jinja", status=error.status, title="Sign in", **told)
+    to = fields.get("to", "")
+    reply = RedirectResponse(to if _OURS.match(to) else "/console/", status_code=303)
     seconds = int(session.LIFETIME.total_seconds())
     secure = _by_https(request)
-    reply.set_cookie(COOKIE, cookie, max_age=seconds, path="/console", secure=secure, httponly=True, samesite="strict")
+    # Lax and not Strict: whoever follows a link from a chat is signed in there, too. The cookie goes with no form of
+    # another site, and the guard looks at where each form comes from besides.
+    reply.set_cookie(COOKIE, cookie, max_age=seconds, path="/console", secure=secure, httponly=True, samesite="lax")
     return reply
 
 

@@ -88,6 +88,8 @@ class Webhook:
                         pass
                 except Unavailable:
                     log.info("the outbox cannot be read now")
+                except Exception as error:  # without its text: a database quotes the row. The worker must not end of it
+                    log.error("a message was not delivered", extra={"error": type(error).__name__})
                 try:  # not wait_for: on 3.11 it loses a cancellation that coincides with the event
                     async with asyncio.timeout(POLL_SECONDS):
                         await self._news.wait()

@@ -53,7 +53,20 @@ async def test_no_page_shows_itself_without_a_session(here: Visits) -> None:
     assert len(found) > 10
     for method, path in found:
         reply = await stranger(here, method, filled(path, "acme"))
-        assert (reply.status_code, reply.headers.get("location")) == (303, "/console/sign-in"), (method, path)
+        where, _, rest = reply.headers.get("location", "").partition("?")
+        assert (reply.status_code, where) == (303, "/console/sign-in"), (method, path)
+        assert not rest or (method == "GET" and rest == f"to={filled(path, 'acme')}")
+
+
+async def test_who_follows_a_link_signs_in_and_is_there_and_nowhere_else(here: Visits) -> None:
+    asked = "/console/t/acme/feedback?metric=thumbs"
+    page = await stranger(here, "GET", asked)
+    form = await stranger(here, "GET", page.headers["location"])
+    assert f'name="to" value="{asked}"' in form.text
+    elsewhere = ["http://evil/", "//evil", "/console//evil", "/console/\\evil", "/admin", "/console/a b", "/console/\n"]
+    for to, leads in [(asked, asked), ("", "/console/"), *((to, "/console/") for to in elsewhere)]:
+        reply = await stranger(here, "POST", "/console/sign-in", data={"key": here.keys[0], "to": to})
+        assert (reply.status_code, reply.headers["location"]) == (303, leads), to
 
 
 async def test_no_form_is_taken_without_the_sessions_token_or_from_another_site(here: Visits) -> None:
@@ -116,7 +129,7 @@ async def test_the_cookie_is_for_this_console_alone_and_holds_no_key(here: Visit
             async with httpx.AsyncClient(transport=transport, base_url=HOST) as http:
                 reply = await http.post("/console/sign-in", data={"key": key}, headers={"origin": origin})
             said = reply.headers["set-cookie"].lower()
-            assert "httponly" in said and "samesite=strict" in said and "path=/console" in said
+            assert "httponly" in said and "samesite=lax" in said and "path=/console" in said
             assert ("secure" in said) is secure
             assert key.lower() not in said and key[-20:].lower() not in said
 
