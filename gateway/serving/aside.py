@@ -11,13 +11,16 @@ import msgspec
 
 
 class Aside(msgspec.Struct, frozen=True, kw_only=True):
-    """`episode`: the one the body names, or one that begins with it. `kept`: it is to be recorded. `json`: the client
-    waits for one JSON value, not for a chat. `tools` are the names of those offered."""
+    """`episode`: the one the body names, or one that begins with it (`born`), and that most clients never come back to.
+    `kept`: it is to be recorded. `json`: the client waits for one JSON value, not for a chat. `tools` are the names of
+    those offered. `labels`: what it says of itself in short, for experiments."""
 
     episode: str
+    born: bool = False
     kept: bool = True
     json: bool = False
     tools: frozenset[str] = frozenset()
+    labels: dict[str, str] = {}
 
 
 class Named(Protocol):

@@ -204,7 +204,8 @@ class Door:
         key = _name(headers, b"x-targeting-key") or request.targeting or episode or exchange.id
         exchange.targeting_key = key
         assignment = assign(snapshot, tenant, request.model, key, episode, exchange.id)
-        if episode is not None:
+        # One that is born here is most often the last of itself: it begins once its client comes back with it.
+        if episode is not None and (aside is None or not aside.born):
             if anew:
                 self._episodes.forget(tenant, assignment.alias, episode)
             assignment = self._episodes.keep(snapshot, tenant, episode, assignment)

@@ -1,4 +1,4 @@
-"""What a request's `metadata` says of it, as far as experiments may tell parts of the traffic apart by it.
+"""What a request's `metadata` (TensorZero's `tags`) says of it, for experiments that tell parts of the traffic apart.
 
 Short labels only (`plan: pro`, `language: de`): they are kept for tenants whose prompts are not, and outlive an
 erasure, so nothing passes that could be a text, an address or a person's name with a blank in it.

@@ -105,7 +105,8 @@ def parse(raw: bytes, endpoint: Endpoint) -> Request:
     user, tier = endpoint.user(body), body.get("service_tier")
     aside = endpoint.aside(body) if endpoint.aside is not None else None
     # An endpoint that checks its metadata has another use for it (Anthropic's names the user).
-    labels = labels_of(body.get("metadata")) if known.get("metadata") is dropped else None
+    own = labels_of(body.get("metadata")) if known.get("metadata") is dropped else None
+    labels = aside.labels if aside is not None else own
     model = fields.pop("model")
     return Request(endpoint, model, stream, wants_usage, user, tier, fields, aside=aside, labels=labels)
 

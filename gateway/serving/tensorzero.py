@@ -31,6 +31,7 @@ from gateway.serving.checks import (
     wrong_value,
 )
 from gateway.serving.fields import CHAT, check_together
+from gateway.serving.labels import labels_of
 from gateway.serving.messages import messages
 
 _TOOLS = "The gateway has no config of tools: send each tool in 'additional_tools'."
@@ -70,11 +71,14 @@ def complete(fields: dict[str, Any], stream: bool) -> bool:
 
 def aside(body: dict[str, Any]) -> Aside:
     """Of a checked body: its episode, or a new one, and how it wants to be answered."""
+    given = body.get("episode_id")
     return Aside(
-        episode=episode(body.get("episode_id")),
+        episode=episode(given),
+        born=not given,
         kept=body.get("dryrun") is not True,
         json=body.get("output_schema") is not None,
         tools=frozenset(tool["name"] for tool in body.get("additional_tools") or ()),
+        labels=_labels(body.get("tags")),
     )
 
 
@@ -105,14 +109,20 @@ def complete_openai(fields: dict[str, Any], stream: bool) -> bool:
 
 def aside_openai(body: dict[str, Any]) -> Aside:
     """As `aside`."""
-    kept = body.get("tensorzero::dryrun") is not True
-    return Aside(episode=episode(body.get("tensorzero::episode_id")), kept=kept)
+    kept, given = body.get("tensorzero::dryrun") is not True, body.get("tensorzero::episode_id")
+    labels = _labels(body.get("tensorzero::tags")) or labels_of(body.get("metadata"))
+    return Aside(episode=episode(given), born=not given, kept=kept, labels=labels)
 
 
 def user_openai(body: dict[str, Any]) -> str | None:
     """Whose request it is: as OpenAI has it, else by the tag."""
     own = body.get("safety_identifier") or body.get("user") or body.get("prompt_cache_key")
     return own or (body.get("tensorzero::tags") or {}).get("user_id") or None
+
+
+def _labels(tags: dict[str, str] | None) -> dict[str, str]:
+    """As of OpenAI's `metadata`; who the user is, is no label."""
+    return labels_of({key: value for key, value in (tags or {}).items() if key != "user_id"})
 
 
 def _model(name: str, value: Any) -> str:
@@ -123,7 +133,7 @@ def _model(name: str, value: Any) -> str:
 
 
 def tags(name: str, value: Any) -> None:
-    """Tags stay here; the one that names the user is the targeting key."""
+    """Tags stay here; the one that names the user is the targeting key, and short ones are labels."""
     if type(value) is not dict:
         raise wrong_type(name, "an object", value)
     for key, one in value.items():

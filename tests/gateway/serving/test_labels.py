@@ -37,3 +37,16 @@ def test_a_dialect_whose_metadata_names_the_user_keeps_none_of_it() -> None:
     messages = ENDPOINTS["/v1/messages"]
     body = {**CHAT, "max_tokens": 5, "metadata": {"user_id": "ann"}}
     assert "metadata" not in parse(json.dumps(body).encode(), messages).params()
+
+
+def test_tensorzeros_tags_are_labels_but_for_who_the_user_is() -> None:
+    tags = {"user_id": "ann", "plan": "pro", "ticket": "I was told that"}
+    inference = {"function_name": "support", "input": {"messages": CHAT["messages"]}, "tags": tags}
+    told = parse(json.dumps(inference).encode(), ENDPOINTS["/inference"])
+    assert (told.params()["metadata"], told.targeting) == ({"plan": "pro"}, "ann")
+    openai = ENDPOINTS["/openai/v1/chat/completions"]
+    both = {**CHAT, "metadata": {"plan": "free"}}
+    assert parse(json.dumps(both).encode(), openai).params()["metadata"] == {"plan": "free"}
+    tagged = parse(json.dumps({**both, "tensorzero::tags": tags}).encode(), openai)
+    assert tagged.params()["metadata"] == {"plan": "pro"}
+    assert "tags" not in tagged.body("x", "salt").decode()

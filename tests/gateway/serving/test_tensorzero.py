@@ -53,7 +53,7 @@ async def test_an_inference_is_assigned_leased_salted_and_recorded_as_a_chat_is(
     assert (kept.input_tokens, kept.output_tokens) == (told.usage.input_tokens, told.usage.output_tokens)
     assert told.finish_reason is not None and (told.finish_reason.value, kept.finish_reason) == ("stop", "stop")
     assert kept.unit == unit_of(SECRET, "acme", "ann")  # the user that the tag names, as with `x-targeting-key`
-    assert kept.params == {"temperature": 0.5, "max_tokens": 40, "seed": 7}
+    assert kept.params == {"temperature": 0.5, "max_tokens": 40, "seed": 7, "metadata": {"x": "y"}}
     del sent["cache_salt"]
     asked = {"temperature": 0.5, "max_tokens": 40, "seed": 7, "stop": ["~"]}
     assert sent == {"model": "acme/support@1", "messages": CHAT, **asked}
@@ -70,6 +70,22 @@ async def test_an_episode_is_born_where_none_is_given_and_stays_on_its_variant(h
         seen.add(first.variant_name)
     assert seen == {"base", "tuned"}
     assert house.records.rows[0].episode == house.records.rows[1].episode
+
+
+async def test_an_episode_begins_on_its_version_once_its_client_comes_back_with_it(house: House) -> None:
+    async def asked(variant: str, episode: str | None = None) -> tuple[str, str]:
+        ref = None if variant == "base" else "acme/support@1"
+        house.current.snapshot = picture(aliases=[alias("acme", "support", (variant, 1, ref))])
+        told = {"function_name": "support", "input": INPUT, **({"episode_id": episode} if episode else {})}
+        answer = (await house.post(told, path="/inference")).json()
+        return answer["variant_name"], answer["episode_id"]
+
+    first, episode = await asked("base")
+    assert first == "base"
+    assert await asked("tuned", episode) == ("tuned", episode), (
+        "most never come back, and would be remembered for nothing"
+    )
+    assert await asked("base", episode) == ("tuned", episode)
 
 
 async def test_a_stream_says_what_the_whole_answer_says(house: House, client: Any) -> None:
