@@ -168,10 +168,12 @@ class Experiments:
         figures: Mapping[str, Any] | None = None,
         actor: str,
     ) -> Experiment:
-        """Deal users out by new weights, in the variants' order, moving as few as possible: a new epoch."""
+        """Deal users out by new weights, in the variants' order, moving as few as possible: a new epoch. Weights in the
+        same proportion as before would move nobody: then all stays as it is."""
 
         def step(alias: Alias, one: Experiment) -> stages.Step | None:
-            same = tuple(weights) == stages.weights_of(one.variants)
+            stages.check_weights(weights, len(one.variants))
+            same = stages.proportional(weights, stages.weights_of(one.variants))
             return None if same else stages.reweighted(alias, one, weights, datetime.now(UTC))
 
         return await self._step(

@@ -10,6 +10,7 @@ reads or writes anything: what others of a layer hold is handed in as `stretches
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -142,6 +143,12 @@ def check_weights(weights: Sequence[float], count: int) -> None:
             remedy="Give the control and a candidate a weight above 0.",
             param="weights",
         )
+
+
+def proportional(weights: Sequence[float], others: Sequence[float]) -> bool:
+    """Whether two sets of checked weights give each variant the same share."""
+    total, of_others = sum(weights), sum(others)
+    return all(math.isclose(a * of_others, b * total, rel_tol=1e-12) for a, b in zip(weights, others, strict=True))
 
 
 def weights_of(variants: Sequence[Variant]) -> tuple[float, ...]:

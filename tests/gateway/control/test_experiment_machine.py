@@ -199,12 +199,13 @@ class Machine(RuleBasedStateMachine):
             name, "coverage", lambda one_id: self.rooms.experiments.widen(one_id, coverage, actor=ME), allowed=allowed
         )
 
-    @rule(name=aliases, weights=st.tuples(st.sampled_from([0.0, 1.0, 2.0]), st.sampled_from([0.0, 1.0, 5.0])))
+    @rule(name=aliases, weights=st.tuples(st.sampled_from([0.0, 1.0, 2.0]), st.sampled_from([0.0, 1.0, 2.0, 5.0])))
     def reweight(self, name: str, weights: tuple[float, float]) -> None:
         self.revive(name)
         one = self.live(name)
-        same = one is not None and weights == tuple(variant.weight for variant in one.variants)
-        allowed = same or (one is not None and one.stage is not Stage.SHADOW and all(weights))
+        now, tuned = (variant.weight for variant in one.variants) if one is not None else (0.0, 0.0)
+        same = all(weights) and now * weights[1] == tuned * weights[0]
+        allowed = one is not None and all(weights) and (same or one.stage is not Stage.SHADOW)
         epochs = len(one.epochs) if one else 0
         if after := self.step(
             name,

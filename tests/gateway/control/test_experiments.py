@@ -258,6 +258,12 @@ async def test_weights_that_are_none_are_refused(rooms: Rooms) -> None:
     assert await rooms.experiments.get(one.id) == one
 
 
+async def test_weights_in_the_same_proportion_begin_no_epoch(rooms: Rooms) -> None:
+    one = await compared(rooms)
+    assert await rooms.experiments.reweight(one.id, [0.3, 0.3], why="so", actor=ME) == one
+    assert await rooms.experiments.get(one.id) == one
+
+
 async def test_a_tester_is_known_by_a_hash_and_gets_the_variant(rooms: Rooms) -> None:
     one = await compared(rooms, stage=Stage.CANARY)
     await rooms.experiments.override(one.id, "ann", "tuned", actor=ME)
