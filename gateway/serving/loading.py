@@ -35,7 +35,7 @@ async def take_down(shelf: Shelf, ref: AdapterRef) -> Path:
         raise AdapterRefused(str(error)) from error
     except Exception as error:
         # A shelf may be any file system in the world, with errors of its own; their text belongs in the log only.
-        log.warning("version not opened", extra={"ref": str(ref)}, exc_info=error)
+        log.warning("version not opened", extra={"ref": str(ref), "reason": str(error)}, exc_info=error)
         raise AdapterRefused("It could not be read from the adapter store.") from error
 
 

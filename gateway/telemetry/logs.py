@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import traceback
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any
@@ -16,7 +17,11 @@ _OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "colo
 
 
 class JsonFormatter(logging.Formatter):
-    """A record as one JSON object: time (UTC), level, logger, message, what `extra` holds, trace_id, traceback."""
+    """A record as one JSON object: time (UTC), level, logger, message, what `extra` holds, trace_id, traceback.
+
+    Of an exception: its kind and the places, no text. A database quotes the row that it refuses, others what a client
+    sent. Only our own sentences and those of the operating system are told.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, Any] = {
@@ -29,9 +34,24 @@ class JsonFormatter(logging.Formatter):
         trace = trace_id.get()
         if trace is not None:
             line["trace_id"] = trace
-        if record.exc_info:
-            line["exception"] = self.formatException(record.exc_info)
+        if record.exc_info and record.exc_info[1] is not None:
+            line["exception"] = "\n".join(_told(record.exc_info[1], set()))
         return json.dumps(line, ensure_ascii=False, default=str)
+
+
+def _told(error: BaseException, seen: set[int]) -> list[str]:
+    """What led to it comes first, as Python has it; of a group, each one."""
+    seen.add(id(error))
+    before = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    lines = [*_told(before, seen), "and then"] if before is not None and id(before) not in seen else []
+    # Places only: a source line can hold a literal.
+    lines += [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in traceback.extract_tb(error.__traceback__)]
+    kind = f"{type(error).__module__}.{type(error).__qualname__}".removeprefix("builtins.")
+    harmless = isinstance(error, OSError) or kind.startswith("gateway.errors.")
+    lines.append(f"{kind}: {error}" if harmless else kind)
+    if isinstance(error, BaseExceptionGroup):
+        lines += [f"  {line}" for one in error.exceptions if id(one) not in seen for line in _told(one, seen)]
+    return lines
 
 
 def configure_logging(level: int = logging.INFO) -> None:

@@ -26,6 +26,7 @@ from opentelemetry.sdk.metrics.export import (
     MetricsData,
 )
 
+from gateway.errors import Unavailable
 from gateway.telemetry import Telemetry, names
 from gateway.telemetry.counts import Buckets, Family
 from gateway.telemetry.logs import JsonFormatter
@@ -226,11 +227,22 @@ def test_an_address_that_may_hold_a_secret_is_not_logged() -> None:
     assert said.stderr == ""
 
 
-def test_a_traceback_is_one_line_of_json() -> None:
+def test_a_traceback_is_one_line_of_json_with_kinds_and_places_and_no_text_that_could_quote_a_row() -> None:
+    row = "Key (answer)=(what a user said) already exists"
+
+    def refuse() -> None:
+        try:
+            raise ValueError(row)
+        except ValueError as error:
+            raise ExceptionGroup(row, [KeyError(row), Unavailable("Nobody is there.")]) from error
+
     try:
-        raise ValueError("broken")
-    except ValueError:
+        refuse()
+    except ExceptionGroup:
         record = logging.getLogger("x").makeRecord("x", logging.ERROR, "f", 1, "m", (), None)
         record.exc_info = sys.exc_info()
     told = JsonFormatter().format(record)
-    assert "\n" not in told and "ValueError: broken" in json.loads(told)["exception"]
+    lines = json.loads(told)["exception"].split("\n")
+    assert "\n" not in told and "answer" not in told
+    assert lines[1:3] == ["ValueError", "and then"] and lines[0].endswith(" refuse")
+    assert lines[-3:] == ["ExceptionGroup", "  KeyError", "  gateway.errors.Unavailable: Nobody is there."]
