@@ -249,9 +249,9 @@ async def show_results(
 @router.post(
     "/experiments/{experiment}/rebuild", status_code=202, summary="Work all its figures out anew from the raw rows"
 )
-async def rebuild(found: OwnExperiment, rooms: RoomsHere) -> dict[str, Any]:
+async def rebuild(found: OwnExperiment, rooms: RoomsHere, caller: CallerHere) -> dict[str, Any]:
     """It is done in the background; figures stay what they are until then. `docs/tallies.md` says when it is of use."""
-    await Tallies(rooms.db).begin_rebuild(found.id)
+    await Tallies(rooms.db).begin_rebuild(found.id, actor=caller.actor)
     return experiment_row(found)
 
 

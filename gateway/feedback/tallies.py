@@ -26,6 +26,7 @@ from gateway.feedback.segments import Words, segments
 from gateway.store import experiments, marks, recipes, set_aside, totals
 from gateway.store import tallies as rows
 from gateway.store.automatic import Price
+from gateway.store.changes import note
 from gateway.store.database import Connection, Database
 
 log = logging.getLogger("gateway.feedback.tallies")
@@ -85,14 +86,20 @@ class Tallies:
         totals, whose number does not depend on the traffic. Raises `Unavailable`."""
         return await totals.evidence(self._database, experiment, metrics)
 
-    async def begin_rebuild(self, experiment_id: str) -> None:
-        """See to it that all is worked out anew from the raw rows, by `run` of some worker.
+    async def begin_rebuild(self, experiment_id: str, *, actor: str | None = None) -> None:
+        """See to it that all is worked out anew from the raw rows, by `run` of some worker. Who asked for it (`actor`)
+        is in the audit log.
 
         Evidence stays what it is until all of it is there. Raises `NotFound`, `Unavailable`.
         """
         async with self._turn(WAIT_SECONDS) as connection:
-            await rows.begin_build(connection, await _recipe(connection, experiment_id))
+            recipe = await _recipe(connection, experiment_id)
+            await rows.begin_build(connection, recipe)
             await set_aside.hurry(connection, experiment_id)
+            if actor is not None:
+                about = {"alias": recipe.experiment.alias}
+                tenant = recipe.experiment.tenant
+                await note(connection, "experiment.rebuild", experiment_id, about, tenant=tenant, actor=actor)
 
     async def set_aside(self) -> int:
         """How many units could not be worked out, and wait to be tried again. Raises `Unavailable`."""

@@ -187,6 +187,8 @@ async def test_an_experiment_starts_shows_results_by_variant_and_stops(here: Ins
     undeclared = await here.call("GET", f"/experiments/{experiment['id']}/results?metric=error_rate")
     assert [arm["feedback"] for arm in undeclared["variants"]] == [2, 3], "an automatic metric, of every request"
     assert (await here.call("POST", f"/experiments/{experiment['id']}/rebuild"))["id"] == experiment["id"]
+    newest = (await here.call("GET", "/audit"))["data"][0]
+    assert (newest["action"], newest["subject"], newest["tenant"]) == ("experiment.rebuild", experiment["id"], "acme")
     again = await here.call("GET", f"/experiments/{experiment['id']}/results")
     assert again == found, "worked out anew, it is the same"
     stopped = await here.call("POST", f"/experiments/{experiment['id']}/stop")

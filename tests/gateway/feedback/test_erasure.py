@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -14,12 +15,12 @@ from adapters.ref import AdapterRef
 from gateway.control.lineage import Lineages, Who
 from gateway.control.metrics import Metrics
 from gateway.control.users import Users
-from gateway.domain import Adapter, Metric, MetricKind
+from gateway.domain import Adapter, Metric, MetricKind, Unit
 from gateway.errors import InvalidRequest, NotFound
 from gateway.feedback.export import examples, judged
 from gateway.feedback.results import results
 from gateway.identity import unit_of
-from gateway.store import adapters, erasures, lineage
+from gateway.store import adapters, erasures, experiments, lineage
 from gateway.store.audit import entries
 from gateway.store.database import Database
 from gateway.store.inferences import write_inferences
@@ -74,6 +75,23 @@ async def test_a_users_content_and_feedback_go_and_others_and_counts_stay(story:
     )
     again = await users(story).erase("acme", Who(unit=unit(story)), actor="operator")
     assert again.erased == erasures.Erased(0, 0)
+
+
+async def test_where_the_unit_is_the_episode_an_erased_users_conversations_fall_apart(story: Story):
+    experiment = replace(EXPERIMENT, unit=Unit.EPISODE)
+    async with story.db.transaction() as connection:
+        await experiments.put(connection, experiment)
+    for user, talk in ((ANN, "one"), (ANN, "one"), (ANN, "one"), ("bob", "two"), ("bob", "two")):
+        await story.asked(user, episode=talk)
+    await story.said("helpful", True, episode_id="one")
+
+    async def units() -> tuple[int, int, int]:
+        found = await results(story.db, experiment, METRICS[0])
+        return found.inferences, found.variants[1].units, found.variants[1].feedback
+
+    assert await units() == (5, 2, 1)
+    await users(story).erase("acme", Who(ANN), actor="operator")
+    assert await units() == (5, 4, 0)
 
 
 async def test_what_is_written_later_of_an_earlier_request_comes_without_content_and_early_feedback_goes(story: Story):
