@@ -105,7 +105,7 @@ async def _shown(here: Desk, window: str, alias: str, paused: bool) -> dict[str,
 
 
 def totals(view: View, window: Window) -> list[Row]:
-    """By alias and variant."""
+    """By alias and variant, in the order of their names, however the database came upon them."""
     rows: dict[tuple[str, str], Row] = {}
     minutes = window.length.total_seconds() / 60
     for step in view.steps:

@@ -11,6 +11,7 @@ from gateway.console.recent import DAY, FRESH_SECONDS, HOUR, Recent, View
 from gateway.console.traffic import plots, totals
 from gateway.store.database import Database
 from gateway.store.inferences import write_inferences
+from gateway.store.live import Traffic
 from tests.gateway.feedback.stories import BEGAN, begin
 
 MINUTE = timedelta(minutes=1)
@@ -114,3 +115,12 @@ async def test_a_plot_has_a_line_for_each_variant_and_one_for_the_rest(db: Datab
     assert [line.mid[-3] for line in rate.plot.lines] == [1, 1, 1, 1, 3]
     assert (len(rate.plot.x), rate.drawable, ttft.drawable, tokens.drawable) == (60, True, False, True)
     assert [line.mid[-3] for line in errors.plot.lines] == [0, 1, 0, 0, 0]
+
+
+def test_rows_and_lines_come_in_the_order_of_names_however_the_database_came_upon_them() -> None:
+    now = Time().now
+    ways = [{("support", variant): Traffic(requests=1) for variant in order} for order in ("abcdef", "fdbeca")]
+    views = [View([now - MINUTE], [step], 0, now) for step in ways]
+    rows = [[row.variant for row in totals(view, HOUR)] for view in views]
+    lines = [[(line.name, line.colour) for line in plots(view, HOUR, "support")[0].plot.lines] for view in views]
+    assert rows == [list("abcdef")] * 2 and lines[0] == lines[1]
