@@ -11,7 +11,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from gateway.store.database import Connection
+from gateway.store.database import STATEMENT_SECONDS, Connection
+
+SECONDS = 8 * STATEMENT_SECONDS
+"""How long one statement may take where units are worked out: one user may have millions of rows."""
 
 # Whether what an unexposed user does is of interest: it is the past of one who will be exposed, or is just being.
 PAST_MATTERS = """EXISTS (
@@ -115,6 +118,6 @@ async def concerned(connection: Connection, taken: Taken) -> dict[str, list[str]
     """The units whose figures may have changed, by experiment."""
     found: dict[str, list[str]] = {}
     columns = (*taken.inferences, *taken.episodes, *taken.users)
-    for row in await connection.fetch(_CONCERNED, *columns):
+    for row in await connection.fetch(_CONCERNED, *columns, timeout=SECONDS):
         found.setdefault(row["experiment"], []).append(row["unit"])
     return found

@@ -21,12 +21,10 @@ from gateway.errors import Unavailable
 from gateway.experiment import Experiment
 from gateway.store.database import STATEMENT_SECONDS, Connection
 from gateway.store.figures import ANALYSED, EXPOSURES, FOUND, statement
+from gateway.store.marks import SECONDS
 from gateway.store.recipes import Recipe
 
 LOCK = 7_806_110_145_002
-SECONDS = 8 * STATEMENT_SECONDS
-"""How long one statement may take here: one user may have millions of rows."""
-
 MOST_LETTERS = 65_536
 """A longer prompt's language is not told; of an answer and its correction only the first are compared, see below."""
 COMPARED = 4_000
