@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -10,17 +11,14 @@ from hypothesis import settings
 # For `make test-fast`, whose processes share what cores there are; `make test` takes the default, 100 examples.
 settings.register_profile("fast", max_examples=10, deadline=None)
 
-NEEDS = {
-    "test_batches.py": "training",
-    "test_preference.py": "training",
-    "test_sft.py": "training",
-    "test_cpu_lora.py": "engine",
-    "test_engine.py": "engine",
-    "test_loop.py": "engine",
-}
+_MARKED = re.compile(r"^pytestmark = .*$", re.MULTILINE)
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Importing torch, TRL or vLLM takes ten seconds: not for a selection that leaves out all that need them."""
-    marker = NEEDS.get(collection_path.name)
-    return True if marker is not None and f"not {marker}" in config.option.markexpr else None
+    """A page that a selection leaves out whole is not even imported: torch, TRL, vLLM, a browser and the like take
+    seconds, in every process."""
+    left_out = re.findall(r"not (\w+)", config.option.markexpr)
+    if not left_out or collection_path.suffix != ".py" or not collection_path.name.startswith("test_"):
+        return None
+    marked = _MARKED.search(collection_path.read_text())
+    return True if marked and any(f"mark.{marker}" in marked[0] for marker in left_out) else None

@@ -32,6 +32,7 @@ def ids_in(page: str) -> list[str]:
     return re.findall(r"/feedback/answers/([0-9a-f]{44})", page)
 
 
+@pytest.mark.long
 async def test_feedback_is_filtered_and_leads_from_page_to_page(here: Visits) -> None:
     key = here.keys[0]
     base, tuned = await here.asked(), await here.asked(served="acme/support@1", variant="tuned")

@@ -19,6 +19,7 @@ async def here(db: Database, tmp_path: Path) -> AsyncIterator[Visits]:
         yield one
 
 
+@pytest.mark.long
 async def test_one_without_a_plan_a_word_or_a_look_has_its_pages(here: Visits) -> None:
     one = str((await compare(here.here))["id"])
     async with here.here.db.transaction() as connection:

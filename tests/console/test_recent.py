@@ -7,6 +7,8 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
 
+import pytest
+
 from gateway.console.recent import DAY, FRESH_SECONDS, HOUR, Recent, View
 from gateway.console.traffic import plots, totals
 from gateway.store.database import Database
@@ -47,6 +49,7 @@ def counts(view: View) -> list[int]:
     return [sum(one.requests for one in step.values()) for step in view.steps]
 
 
+@pytest.mark.long
 async def test_the_newest_steps_grow_and_older_ones_are_read_once(db: Database) -> None:
     story, time, counted = await begin(db), Time(), Counted(db)
     recent = time.recent(counted)
@@ -117,6 +120,7 @@ async def test_a_plot_has_a_line_for_each_variant_and_one_for_the_rest(db: Datab
     assert [line.mid[-3] for line in errors.plot.lines] == [0, 1, 0, 0, 0]
 
 
+@pytest.mark.long
 def test_rows_and_lines_come_in_the_order_of_names_however_the_database_came_upon_them() -> None:
     now = Time().now
     ways = [{("support", variant): Traffic(requests=1) for variant in order} for order in ("abcdef", "fdbeca")]

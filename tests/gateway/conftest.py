@@ -63,7 +63,8 @@ async def empty_database_url(postgres_url: str) -> AsyncIterator[str]:
 async def database_url(postgres_url: str) -> AsyncIterator[str]:
     """The URL of a fresh, migrated database, the test's own."""
     name = f"test_{next(_numbers)}"
-    await _execute(postgres_url, f"CREATE DATABASE {name} TEMPLATE template")
+    # As files, not through the log: half the work where nobody waits for the disk.
+    await _execute(postgres_url, f"CREATE DATABASE {name} TEMPLATE template STRATEGY file_copy")
     yield named(postgres_url, name)
     await _execute(postgres_url, f"DROP DATABASE {name} WITH (FORCE)")
 

@@ -115,6 +115,7 @@ async def test_the_loops_commands_from_directory_to_rollback(shell: Shell, tmp_p
     await _look(shell, tmp_path)
 
 
+@pytest.mark.long
 async def test_a_shadow_is_set_looked_at_and_removed(shell: Shell):
     await shell.says("tenants", "create", "acme")
     await shell.says("adapters", "register", "acme", str(shell.here.control.publish()).removeprefix("acme/"))
@@ -168,6 +169,7 @@ async def _look(shell: Shell, directory: Path) -> None:
     assert "base_model\tdemo/tiny" in await shell.says("engine")
 
 
+@pytest.mark.long
 async def test_limits_are_set_shown_and_removed(shell: Shell):
     await shell.says("tenants", "create", "acme", "--requests-per-minute", "60", "--weight", "2.5")
     await shell.says("tenants", "update", "acme", "--tokens-per-day", "1000", "--requests-per-minute", "none")
@@ -250,6 +252,7 @@ def test_help_imports_nothing_heavy():
     assert time.perf_counter() - started < 5
 
 
+@pytest.mark.long
 async def test_a_users_rows_are_found_in_versions_and_erased(shell: Shell):
     await shell.says("tenants", "create", "acme", "--store-content")
     shell.here.control.publish(seed=1)

@@ -32,6 +32,7 @@ def mock() -> Iterator[Address]:
         process.terminate()
 
 
+@pytest.mark.long
 def test_steady_runs_from_end_to_end(mock: Address) -> None:
     knobs = Knobs(seconds=2, rate=100, clients=2, key="any", model="base")
     outcome = steady.run(Stage(Installation(mock, ""), knobs, quiet))

@@ -62,6 +62,7 @@ async def postgres(tmp_path: Path) -> AsyncIterator[Killable]:
         await asyncio.to_thread(server.stop)
 
 
+@pytest.mark.long
 async def test_acknowledged_feedback_survives_a_kill_of_the_database(postgres: Killable, tmp_path: Path):
     db = await Database.connect(postgres.url)
     async with installed(db, tmp_path) as here:

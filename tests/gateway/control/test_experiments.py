@@ -39,6 +39,7 @@ async def drawn(rooms: Rooms, alias: str = "support") -> dict[str, tuple[str, st
     return {user: (one.variant, one.experiment) for user, one in found.items()}
 
 
+@pytest.mark.long
 async def test_from_canary_to_promotion_nobody_changes_arms_and_the_log_tells_who_and_why(rooms: Rooms) -> None:
     one = await compared(rooms, stage=Stage.CANARY, canary_coverage=0.2, coverage=0.6, owner="ann")
     canary = await drawn(rooms)

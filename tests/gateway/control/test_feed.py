@@ -60,6 +60,7 @@ async def test_the_picture_follows_each_change_at_once(db: Database) -> None:
         assert watched.current.snapshot == await read_snapshot(db)
 
 
+@pytest.mark.long
 async def test_nothing_is_said_when_nothing_changed(db: Database) -> None:
     async with fed(db) as watched:
         await watched.until(lambda current: not current.stale)
@@ -91,6 +92,7 @@ def own_postgres() -> Iterator[Path]:
         embedded.start(Path(directory) / "d").stop()
 
 
+@pytest.mark.long
 async def test_while_postgresql_is_away_the_last_picture_stays_and_says_that_it_is_stale(own_postgres: Path) -> None:
     server = await asyncio.to_thread(embedded.start, own_postgres)
     await asyncio.to_thread(migrate, server.url)
@@ -113,6 +115,7 @@ async def test_while_postgresql_is_away_the_last_picture_stays_and_says_that_it_
     await db.close()
 
 
+@pytest.mark.long
 async def test_a_worker_may_start_before_its_database(own_postgres: Path) -> None:
     server = await asyncio.to_thread(embedded.start, own_postgres)
     await asyncio.to_thread(migrate, server.url)

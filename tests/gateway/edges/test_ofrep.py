@@ -135,6 +135,7 @@ async def test_what_is_wrong_is_told_in_openfeatures_words(whole: Whole) -> None
         assert (refused.value, refused.error_code, refused.error_message) == ("none", ErrorCode.GENERAL, words)
 
 
+@pytest.mark.long
 async def test_any_body_that_is_none_is_a_400_in_their_shape(whole: Whole) -> None:
     whole.show(dealt(HALVES))
     bodies = (b"", b"{", b"[]", b'{"context": 3}', b'{"context": {"targetingKey": 3}}', b'{"a":1,"a":2}')

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import anthropic
 import httpx
 import openai
 import pytest
 
 from gateway.engine import fake
 from gateway.engine.fake_engine import Options
+
+if TYPE_CHECKING:  # its import takes a second and a half, which processes that run other pages can spare
+    import anthropic
 
 HELLO: list[Any] = [{"role": "user", "content": "hello there"}]
 SCHEMA: dict[str, Any] = {"type": "object", "properties": {"city": {"enum": ["Oslo"]}}}
@@ -32,6 +34,8 @@ async def ai(running: fake.Running) -> AsyncIterator[openai.AsyncOpenAI]:
 
 @pytest.fixture
 async def claude(running: fake.Running) -> AsyncIterator[anthropic.AsyncAnthropic]:
+    import anthropic
+
     async with anthropic.AsyncAnthropic(base_url=running.url, api_key="any", max_retries=0) as client:
         yield client
 
@@ -118,6 +122,8 @@ async def test_errors_and_ids_are_vllms(running: fake.Running, ai: openai.AsyncO
 
 
 async def test_a_stream_that_fails_ends_as_vllms_does(running: fake.Running, claude: anthropic.AsyncAnthropic) -> None:
+    import anthropic
+
     running.engine.switch({"error_after_chunks": 3})
     with pytest.raises(anthropic.APIStatusError, match="internal_error"):
         async with claude.messages.stream(model="base-model", messages=HELLO, max_tokens=9) as stream:

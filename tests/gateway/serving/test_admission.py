@@ -258,6 +258,7 @@ async def test_a_hot_tenant_s_queue_is_its_own(tmp_path: Path) -> None:
     assert through[4] < straight[4] / 2  # about 50 ms and 330
 
 
+@pytest.mark.long
 async def test_a_rare_adapter_is_starved_by_the_engine_and_served_through_admission(tmp_path: Path) -> None:
     hot: list[str | None] = ["acme/a@1", "acme/b@1"] * 8
     async with engine(tmp_path, "acme/a@1", "acme/b@1", "zeta/a@1") as client:

@@ -103,6 +103,7 @@ async def test_a_deadline_that_comes_after_the_answer_touches_nothing() -> None:
         assert wires.house.records.rows[0].outcome == "ok"
 
 
+@pytest.mark.long
 async def test_who_waits_for_a_place_leaves_the_queue_with_its_client() -> None:
     options = Options(base_model=BASE_MODEL, slots=1, tokens=400, itl=0.02)
     async with open_house(options=options) as house, asyncio.TaskGroup() as group:

@@ -43,6 +43,7 @@ async def ask(wires: Wires, path: bytes, stream: bool) -> Answer:
         return await client.answer()
 
 
+@pytest.mark.long
 def test_whatever_an_engine_answers_nobody_sees_a_500_or_its_inside(caplog: pytest.LogCaptureFixture) -> None:
     with standing() as (wires, run), caplog.at_level(logging.WARNING):
 

@@ -160,6 +160,7 @@ async def test_after_a_restart_of_the_engine_all_that_serves_is_loaded_before_it
     assert False in told and told[-1]
 
 
+@pytest.mark.long
 async def test_an_engine_that_hangs_while_its_health_is_fine_is_found_out() -> None:
     async with open_house(silence=0.1, patience=0.3) as house:
         await house.faults(hang=True)
@@ -208,6 +209,7 @@ async def test_what_cannot_be_served_falls_back_as_the_alias_says_and_both_are_r
             assert answer.headers["x-variant"] == "tuned"
 
 
+@pytest.mark.long
 async def test_an_episode_on_a_version_that_cannot_be_served_begins_anew() -> None:
     async with open_house(grace=0.01) as house:
         await house.post(BODY, x_episode_id="talk")

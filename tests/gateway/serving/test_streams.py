@@ -130,6 +130,7 @@ async def test_a_stream_that_the_engine_cuts_is_not_passed_off_as_whole(house: H
     assert "[DONE]" in await text_of(house)
 
 
+@pytest.mark.long
 async def test_an_engine_that_breaks_before_the_first_byte_is_an_http_error(house: House) -> None:
     await house.faults(cut_after_chunks=0)
     assert (await house.post(asked())).status_code == 502
@@ -182,6 +183,7 @@ async def test_a_draining_door_lets_streams_end_and_takes_no_more() -> None:
         assert len((await read(stream)).split()) == 20
 
 
+@pytest.mark.long
 async def test_a_client_that_stops_reading_is_let_go() -> None:
     options = Options(base_model=BASE_MODEL, tokens=4000, max_model_len=100_000)
     async with open_house(options=options) as house:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import anthropic
 import openai
 import pytest
 
 from gateway.domain import Inference, Tenant
 from gateway.identity import cache_salt, canonical_inference_id, is_inference_of
 from tests.gateway.serving.house import ACME, HELLO, SECRET, House, open_house, picture, until
+
+if TYPE_CHECKING:  # its import takes a second and a half, which processes that run other pages can spare
+    import anthropic
 
 MESSAGE: dict[str, Any] = {"model": "tuned", "messages": HELLO, "max_tokens": 32}
 SURFACE: list[tuple[str, dict[str, Any]]] = [
@@ -24,6 +26,8 @@ STREAMED = SURFACE[:2]
 
 @pytest.fixture
 async def claude(house: House) -> AsyncIterator[anthropic.AsyncAnthropic]:
+    import anthropic
+
     async with anthropic.AsyncAnthropic(base_url=house.url, api_key=ACME, max_retries=0) as client:
         yield client
 
@@ -153,6 +157,8 @@ async def test_a_lost_adapter_comes_back_for_every_endpoint(house: House, path: 
 
 
 async def test_anthropics_errors_are_anthropics(house: House, claude: anthropic.AsyncAnthropic) -> None:
+    import anthropic
+
     async def refused(kind: type[anthropic.APIStatusError], word: str, **changes: Any) -> anthropic.APIStatusError:
         with pytest.raises(kind) as told:
             await claude.messages.create(**{**MESSAGE, **changes})
@@ -185,6 +191,7 @@ async def test_a_key_counts_in_either_header_and_one_must_be_there(house: House)
         assert (await house.http.post(house.url + path, content=b"{", headers=shown)).status_code == 400
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("fault", ["error_after_chunks", "cut_after_chunks", "stall_after_chunks"])
 async def test_a_response_that_fails_in_its_midst_ends_with_a_numbered_error(house: House, fault: str) -> None:
     await house.faults(**{fault: 5})
@@ -205,10 +212,13 @@ async def test_a_response_that_fails_before_its_first_token_is_an_http_error(hou
     assert (told.value.status_code, kept.status, kept.ttft_ms) == (502, 502, None)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("fault", ["error_after_chunks", "cut_after_chunks", "stall_after_chunks"])
 async def test_a_message_that_fails_in_its_midst_ends_with_anthropics_error(
     house: House, claude: anthropic.AsyncAnthropic, fault: str
 ) -> None:
+    import anthropic
+
     await house.faults(**{fault: 4})
     words: list[str] = []
     with pytest.raises(anthropic.APIStatusError) as told:

@@ -8,6 +8,8 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from adapters.examples import Example
 from adapters.manifest import Gate
 from trainer.gate.deciding import Heard, settled
@@ -60,6 +62,7 @@ def parsed(report: Report) -> Page:
     return page
 
 
+@pytest.mark.long
 def test_nothing_that_a_model_answers_becomes_a_part_of_the_page():
     plain, nasty = parsed(two := heard(["no"] * 6)), parsed(heard(NASTY, prompt=NASTY[1], model=NASTY[0]))
     ticks = {"g", "text", "use", "path", "defs", "clippath", "rect"}  # a picture has as many as its axis needs
