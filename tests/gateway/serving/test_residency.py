@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -223,9 +222,9 @@ async def test_an_episode_on_a_version_that_cannot_be_served_begins_anew() -> No
 
 async def test_an_engine_without_the_plugin_serves_the_base_only_and_says_so() -> None:
     async with open_house() as house:
-        status = house.residency.status
-        assert status is not None and status.plugin
-        house.residency.status = replace(status, plugin=False)
+        assert house.residency.status is not None and house.residency.status.plugin
+        await house.faults(lacks=["/tuneloop/engine", "/tuneloop/adapters"])
+        await until(lambda: house.residency.status is not None and not house.residency.status.plugin)
         with pytest.raises(Unavailable):
             await house.residency.lease(TWO)
         assert "base model only" in house.residency.failed[TWO]
