@@ -165,8 +165,8 @@ def _goal(bench: Bench, name: str, role: Role, variant: str) -> Figure:
     width = float(sequences.half_width(found.se, found.units, alpha=plan.alpha, **at))
     p = float(sequences.p_value(found.value, found.se, found.units, tuned=plan.alpha, **at))
     low, high = figure.difference - width, figure.difference + width
-    if figure.share:  # two shares cannot differ by more
-        low, high = max(low, -1.0), min(high, 1.0)
+    if figure.share:  # two shares cannot differ by more, though an estimate that is steadied by the past may
+        low, high = max(low, min(-1.0, figure.difference)), min(high, max(1.0, figure.difference))
     return replace(figure, low=low, high=high, p=p if figure.past_burn_in else None)
 
 

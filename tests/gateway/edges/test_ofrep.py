@@ -44,7 +44,7 @@ def fixed() -> Alias:
 
 def client(whole: Whole, secret: str = ACME, *, header: str = "Authorization") -> OpenFeatureClient:
     shown = {header: f"Bearer {secret}" if header == "Authorization" else secret}
-    api.set_provider(OFREPProvider(whole.url, headers_factory=lambda: shown), domain=f"{secret}-{header}")
+    api.set_provider_and_wait(OFREPProvider(whole.url, headers_factory=lambda: shown), domain=f"{secret}-{header}")
     return api.get_client(domain=f"{secret}-{header}")
 
 

@@ -224,7 +224,7 @@ async def test_an_engine_without_the_plugin_serves_the_base_only_and_says_so() -
     async with open_house() as house:
         assert house.residency.status is not None and house.residency.status.plugin
         await house.faults(lacks=["/tuneloop/engine", "/tuneloop/adapters"])
-        await until(lambda: house.residency.status is not None and not house.residency.status.plugin)
+        await until(lambda: house.residency.ready and not house.residency.status.plugin)
         with pytest.raises(Unavailable):
             await house.residency.lease(TWO)
         assert "base model only" in house.residency.failed[TWO]
