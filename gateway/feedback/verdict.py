@@ -17,7 +17,6 @@ from gateway.feedback import coverage, figures, patience, sample_ratio, wording
 from gateway.feedback.figures import Bench, sign
 from gateway.findings import (
     Block,
-    Diagnostics,
     FeedbackCoverage,
     Figure,
     Role,
@@ -27,20 +26,6 @@ from gateway.findings import (
     Verdict,
     Word,
 )
-
-__all__ = [
-    "Block",
-    "Diagnostics",
-    "FeedbackCoverage",
-    "Figure",
-    "Role",
-    "SampleRatio",
-    "Segment",
-    "Status",
-    "Verdict",
-    "Word",
-    "judge",
-]
 
 
 @dataclass(frozen=True, slots=True)

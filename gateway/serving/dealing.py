@@ -15,8 +15,7 @@ from gateway.identity import unit_of
 
 def share(salt: str, tenant: str, targeting_key: str) -> float:
     """Where in [0, 1] a targeting key falls: the same for ever under one salt, and unrelated under another."""
-    digest = hashlib.sha256(f"{salt}:{tenant}:{targeting_key}".encode("utf-8", "surrogatepass")).digest()
-    return int.from_bytes(digest[:8], "big") / 2**64
+    return int.from_bytes(_digest(salt, tenant, targeting_key)[:8], "big") / 2**64
 
 
 def assignment(

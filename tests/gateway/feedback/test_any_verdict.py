@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.experiment import Allocation, Evidence, Guardrail, Plan, Sums
-from gateway.feedback.verdict import Role, Status, Verdict, judge
+from gateway.feedback.verdict import judge
+from gateway.findings import Role, Status, Verdict
 from tests.gateway.feedback.truth.judged import METRICS, experiment, sums
 
 pytestmark = pytest.mark.long

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from gateway.experiment import Allocation, Evidence, Guardrail, Plan, Sums
-from gateway.feedback.verdict import Block, Role, Status, Verdict, Word, judge
+from gateway.feedback.verdict import judge
+from gateway.findings import Block, Role, Status, Verdict, Word
 from tests.gateway.feedback.truth.judged import METRICS, evidence, experiment, shares, sums
 
 PLAN = Plan(primary="liked", guardrails=(Guardrail("error_rate", 0.02),), planned_units=2000)

@@ -9,7 +9,8 @@ import pytest
 
 from gateway.experiment import Guardrail, Plan, Sums
 from gateway.feedback import coverage, estimation, sequences
-from gateway.feedback.verdict import Block, Word, judge
+from gateway.feedback.verdict import judge
+from gateway.findings import Block, Word
 from tests.gateway.feedback.truth.crowds import ALPHA, BURN_IN, compared, ever, first, ones, p_values
 from tests.gateway.feedback.truth.judged import METRICS, evidence, experiment, shares
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from gateway.experiment import Guardrail, Plan, Sums
-from gateway.feedback.verdict import Word, judge
+from gateway.feedback.verdict import judge
+from gateway.findings import Word
 from tests.gateway.feedback.truth.crowds import compared, looked, p_values
 from tests.gateway.feedback.truth.judged import METRICS, evidence, experiment, shares, sums
 
