@@ -57,6 +57,10 @@ class Probe:
     logprobs: dict[str, float]
 
 
+Sink = Callable[[bytes, bytes | None], bool]
+"""Takes a piece of a body, and the whole HTTP chunk that it came as, where it came as one; says whether to go on."""
+
+
 class Answer(Protocol):
     """A response whose head has arrived. Close it in `finally`: an unfinished one aborts the engine's work.
 
@@ -76,7 +80,7 @@ class Answer(Protocol):
         """The next piece of the body as it came; b"" at its end. Raises as `read` does."""
         ...
 
-    async def pour(self, sink: Callable[[bytes], bool]) -> bool:
+    async def pour(self, sink: Sink) -> bool:
         """Give every piece to `sink` as it comes. True at the body's end; False as soon as the sink says so."""
         ...
 

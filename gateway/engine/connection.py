@@ -26,6 +26,9 @@ HIGH_WATER = 256 * 1024
 PIECE = 64 * 1024
 """Bytes of a request handed to the transport at once; the next piece follows when the socket has taken this one."""
 
+_BEGINS = {len(b"%x" % size) + size + 4: b"%x\r\n" % size for size in range(1, 4096)}
+"""How a chunk begins that is so many bytes long from the first of its size to the end of the line after it."""
+
 _SIZED = (b"content-length", b"transfer-encoding")
 _BODILESS = (204, 304)
 _NOT_HTTP = (httptools.HttpParserError, httptools.HttpParserUpgrade)
@@ -67,6 +70,7 @@ class Connection(asyncio.Protocol):
         self._idle_since = 0.0
         self._writable, self.lost = True, False
         self._paused = self._interim = self._in_head = self._to_the_end = self._complete = self._keep = False
+        self._between = False  # the parser stands exactly between two chunks of a stream
         self._bare_bytes = self.uses = 0
         self._begins = b""  # what the present answer began with
         self.heard = False  # a byte of the present answer was seen: no retry any more
@@ -109,6 +113,14 @@ class Connection(asyncio.Protocol):
         if reply is None:  # nobody asked
             self.drop()
             return
+        if self._between and reply.sink is not None:
+            # The usual piece of a stream is one chunk, written in the usual way. The parser stands before it and need
+            # not see it: it stands before the next one then.
+            begins = _BEGINS.get(len(data))
+            if begins is not None and data.startswith(begins) and data.endswith(b"\r\n"):
+                reply.pass_chunk(data[len(begins) : -2], data)
+                return
+        self._between = False
         if not self.heard:
             if self._is_known(data, reply):
                 return
@@ -133,6 +145,9 @@ class Connection(asyncio.Protocol):
                 broken = UpstreamBroken if reply.status else EngineFailed
                 self.fail(broken("The engine's answer has an endless head or endless framing."))
         elif reply.sink is not None and not self._bare_bytes:
+            # Empty lines end an event, then comes what ends a chunk: no line of a chunk's size looks like that, nor the
+            # middle of a body, whose last two bytes would belong to the piece.
+            self._between = data.endswith(b"\n\n\r\n") and reply.parts[-1].endswith(b"\n\n")
             reply.pass_on()
         else:
             self._bare_bytes = 0

@@ -7,13 +7,12 @@ wait, and none where bytes are already here.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from math import inf
 from typing import Protocol
 
 import msgspec
 
-from gateway.engine.base import Headers
+from gateway.engine.base import Headers, Sink
 from gateway.errors import GatewayError, UpstreamBroken
 
 
@@ -33,7 +32,7 @@ class Reply(msgspec.Struct):
     parts: list[bytes] = []
     """Of the body, not yet taken. The connection adds to them."""
     _waiter: asyncio.Future[None] | None = None
-    sink: Callable[[bytes], bool] | None = None
+    sink: Sink | None = None
     """Who takes the pieces as they come, if somebody does."""
     status: int = 0
     """0 until the head is complete."""
@@ -61,14 +60,14 @@ class Reply(msgspec.Struct):
             self._connection.resume()
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
-    async def pour(self, sink: Callable[[bytes], bool]) -> bool:
+    async def pour(self, sink: Sink) -> bool:
         """Give every piece to `sink` as it comes, in the connection's own callback: a piece then wakes no task.
 
         Returns True at the body's end, False as soon as the sink said so; then call it again to go on. What comes in
         between is kept, and beyond HIGH_WATER not read. Raises as `chunk` does. `sink` must not raise.
         """
         while True:
-            if self.parts and not sink(await self.chunk()):
+            if self.parts and not sink(await self.chunk(), None):
                 return False
             if self.error is not None:
                 raise self.error
@@ -88,8 +87,12 @@ class Reply(msgspec.Struct):
         piece = parts[0] if len(parts) == 1 else b"".join(parts)
         parts.clear()
         self.size = 0
+        self.pass_chunk(piece, None)
+
+    def pass_chunk(self, piece: bytes, chunk: bytes | None) -> None:
+        """The same for a piece that is in nobody's `parts`."""
         self.quiet_since = self._loop.time()
-        if self.sink is not None and not self.sink(piece):
+        if self.sink is not None and not self.sink(piece, chunk):
             self.sink = None
             self.wake()
 

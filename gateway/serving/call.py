@@ -93,6 +93,11 @@ class Call(msgspec.Struct):
             self.over = True
             self._line.finished(keep=self.keep)
 
+    def pass_on(self, piece: bytes, chunk: bytes) -> None:
+        """Like `write`, for a piece that is there as a chunk of HTTP/1.1 already."""
+        if not self.gone:
+            self._line.transport.write(chunk if self.chunks else piece)
+
     @property
     def flow(self) -> FlowControl:
         """Says whether the client reads."""

@@ -155,7 +155,7 @@ class Forward:
             await answer.pour(_let_go)
 
 
-def _let_go(_piece: bytes) -> bool:
+def _let_go(_piece: bytes, _chunk: bytes | None) -> bool:
     return True
 
 

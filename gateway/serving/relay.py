@@ -28,7 +28,7 @@ class Relay:
         self.over = False
         self.error: GatewayError | None = None
 
-    def take(self, piece: bytes) -> bool:
+    def take(self, piece: bytes, chunk: bytes | None = None) -> bool:
         """Pass on what there is. False: wait until the client has read, or stop if it is `over`."""
         try:
             out = self._feed(piece)
@@ -36,6 +36,10 @@ class Relay:
             self.over, self.error = True, error
             return False
         events = self._events
+        if out is piece and chunk is not None and self._begun and not events.done:  # all of it goes on, as it came
+            self.pieces += 1
+            self._call.pass_on(piece, chunk)
+            return not self._flow.write_paused
         if out:
             if not self._begun:
                 self._begun = True

@@ -37,9 +37,16 @@ class Wire:
     framing: str
 
 
+# What decides whether a chunk may pass the parser by: ends of events, of lines, of chunks, and what looks like a size.
+EVENTS = st.lists(
+    st.sampled_from([b"\n\n", b"\r\n", b"\n", b"\r", b"0\r\n\r\n", b"5\r\n", b"data: x\n\n", b"a", b"\n\n\r\n"]),
+    max_size=40,
+).map(b"".join)
+
+
 @st.composite
 def wires(draw: st.DrawFn) -> Wire:
-    body = draw(st.binary(max_size=600))
+    body = draw(st.binary(max_size=600) | EVENTS)
     framing = draw(st.sampled_from(["length", "chunked", "end"]))
     interim = draw(
         st.sampled_from([b"", b"HTTP/1.1 103 Early Hints\r\nlink: <x>\r\n\r\n", b"HTTP/1.1 100 Continue\r\n\r\n"])
@@ -54,7 +61,8 @@ def wires(draw: st.DrawFn) -> Wire:
     cuts = sorted(draw(st.lists(st.integers(0, len(body)), max_size=5)))
     pieces = [body[a:b] for a, b in zip([0, *cuts], [*cuts, len(body)], strict=True) if b > a]
     trailer = draw(st.sampled_from([b"", b"x-trailer: late\r\n"]))
-    chunks = b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces)
+    sizes = draw(st.sampled_from([b"%x\r\n%b\r\n", b"0%X\r\n%b\r\n", b"%x;a=b\r\n%b\r\n"]))
+    chunks = b"".join(sizes % (len(piece), piece) for piece in pieces)
     return Wire(head + chunks + b"0\r\n" + trailer + b"\r\n", body, len(head), framing)
 
 
@@ -76,7 +84,13 @@ async def gather(reply: Reply) -> tuple[bytes, EngineFailed | None]:
     return got, None
 
 
-def exchange(loop: Callable[[], Any], pieces: list[bytes], then: Callable[[Any], Coroutine[Any, Any, Any]]) -> Any:
+def exchange(
+    loop: Callable[[], Any],
+    pieces: list[bytes],
+    then: Callable[[Any], Coroutine[Any, Any, Any]],
+    *,
+    apart: float = 0,
+) -> Any:
     """Answer one request with `pieces`, each its own write, and close; what `then(upstream)` returns."""
 
     async def script(_: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -84,7 +98,7 @@ def exchange(loop: Callable[[], Any], pieces: list[bytes], then: Callable[[Any],
         for piece in pieces:
             writer.write(piece)
             await writer.drain()
-            await asyncio.sleep(0)
+            await asyncio.sleep(apart)
         writer.write_eof()
         await reader.read()
 
@@ -135,16 +149,22 @@ def test_any_cut_of_an_answer_is_an_error_after_what_came(loop: Any, wire: Wire,
 
 @both_loops
 @examples
-@given(wire=wires(), cuts=st.lists(st.integers(0, 900), max_size=12), says=st.lists(st.booleans()), data=st.data())
+@given(
+    wire=wires(),
+    cuts=st.lists(st.integers(0, 900), max_size=12) | st.none(),
+    says=st.lists(st.booleans()),
+    data=st.data(),
+)
 def test_pouring_gives_what_reading_gives_however_often_the_sink_stops_it(
-    loop: Any, wire: Wire, cuts: list[int], says: list[bool], data: st.DataObject
+    loop: Any, wire: Wire, cuts: list[int] | None, says: list[bool], data: st.DataObject
 ) -> None:
     cut = data.draw(st.integers(wire.head, len(wire.raw)))
     poured: list[bytes] = []
     answers = iter(says)
 
-    def sink(piece: bytes) -> bool:
+    def sink(piece: bytes, chunk: bytes | None) -> bool:
         assert piece
+        assert chunk is None or chunk == b"%x\r\n%b\r\n" % (len(piece), piece)
         poured.append(piece)
         return next(answers, True)
 
@@ -161,13 +181,38 @@ def test_pouring_gives_what_reading_gives_however_often_the_sink_stops_it(
             reply.close()
         return None
 
-    error = exchange(loop, sliced(wire.raw[:cut], cuts), ask)
+    # Without cuts: a piece for each end of an event or a line, as engines write them.
+    ends = [found.end() for found in re.finditer(rb"\n\r\n", wire.raw)]
+    error = exchange(loop, sliced(wire.raw[:cut], ends if cuts is None else cuts), ask)
     got = b"".join(poured)
     assert wire.body.startswith(got)
     if cut == len(wire.raw) or wire.framing == "end":
         assert error is None and len(got) == (len(wire.body) if cut == len(wire.raw) else cut - wire.head)
     else:
         assert isinstance(error, UpstreamBroken)
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [b"5\r\nhelloXX", b"5\r\nhello\r", b"6\r\nhello\r\n", b"+5\r\nhello\r\n", b"-1\r\n\r\n", b"5_\r\nhello\r\n"],
+)
+@both_loops
+def test_only_what_is_exactly_a_chunk_is_passed_on_as_one(loop: Any, odd: bytes) -> None:
+    event = b"9\r\ndata: 1\n\n\r\n"
+    chunks: list[bytes | None] = []
+
+    def sink(_: bytes, chunk: bytes | None) -> bool:
+        chunks.append(chunk)
+        return True
+
+    async def ask(upstream: Any) -> None:
+        reply = await upstream.send(b"/x", ())
+        with pytest.raises(EngineFailed):
+            await reply.pour(sink)
+
+    head = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
+    exchange(loop, [head + event, event, event, event, odd], ask, apart=0.01)
+    assert set(chunks) == {None, event}
 
 
 @both_loops
