@@ -147,7 +147,7 @@ def room(
     adapters leave free (`used_elsewhere`, beside what it uses itself), and at least its part.
     """
     if status.concurrency:
-        whole = status.concurrency + max(2, status.concurrency // 16)
+        whole = status.concurrency + math.ceil(status.concurrency / 16)
         capacity = min(UNKNOWN_CAPACITY, math.ceil(whole / workers))
     else:
         capacity = UNKNOWN_CAPACITY

@@ -243,7 +243,7 @@ class Crowd:
 
 async def fitted(client: HttpEngine) -> Admission:
     capacity, slots = room(await client.status(), workers=1)
-    assert (capacity, slots) == (10, 2)
+    assert (capacity, slots) == (9, 2)
     return admission(capacity=capacity, slots=slots)
 
 
