@@ -58,7 +58,7 @@ from gateway.snapshot import Current
 from gateway.store import usage
 from gateway.store.automatic import Price
 from gateway.store.database import Database
-from gateway.store.inferences import write_inferences
+from gateway.store.inferences import as_row, write_rows
 from gateway.telemetry import Telemetry
 
 log = logging.getLogger("gateway.app")
@@ -142,8 +142,9 @@ class App:
             engine = HttpEngine(settings.engine.url, base_model=settings.base_model, timeouts=settings.timeouts)
             stack.push_async_callback(engine.aclose)
             residency = Residency(engine, StoreShelf(store), current, clock=self.loop.time)
-            write = partial(write_inferences, database)
-            recorder = Recorder(write, capacity=settings.recorder_queue, telemetry=self.telemetry)
+            recorder = Recorder(
+                partial(write_rows, database), as_row, capacity=settings.recorder_queue, telemetry=self.telemetry
+            )
             limiter, admission = Limiter(self.ledger), Admission(clock=self.loop.time)
             budgets = Budgets(limiter, current, partial(usage.settle, database))
             self._shadows = shadows = self._mirrors(engine, residency, recorder, admission)

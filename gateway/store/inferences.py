@@ -21,8 +21,9 @@ _CONTENT = ("messages", "answer", "episode")
 _VALUES = ", ".join(
     f"CASE WHEN NOT erased THEN {name} END" if name in _CONTENT else name for name in Inference.__struct_fields__
 )
-# What its user had erased after it was asked, and before it came here, is written without its content. What an
-# experiment's figures rest on is marked (`marks.py`).
+# What its user had erased after it was asked, and before it came here, is written without its content. Feedback on it
+# may have come before it, and before the erasure, which could not find it. What an experiment's figures rest on is
+# marked (`marks.py`). All in one statement: a batch is one way to the database and back.
 _INSERT = f"""
     WITH given AS (
         SELECT i.*, e.unit IS NOT NULL AS erased FROM json_populate_recordset(NULL::inferences, $1::json) i
@@ -34,34 +35,45 @@ _INSERT = f"""
         INSERT INTO marks (tenant, experiment, inference)
         SELECT tenant, experiment, id FROM written w WHERE experiment IS NOT NULL OR {PAST_MATTERS}
     )
-    SELECT id FROM given WHERE erased
+    DELETE FROM feedback WHERE inference_id = ANY (ARRAY(SELECT id FROM given WHERE erased))
 """  # noqa: S608 — the names are our own fields'
-_EARLY = "DELETE FROM feedback WHERE inference_id = ANY ($1::text[])"
 _INT4 = 2**31 - 1
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(dict[str, Any]).decode
 
 
-async def write_inferences(db: Database, batch: Sequence[Inference]) -> None:
-    """Write all of `batch`, or none. Raises `Unavailable`.
+def as_row(inference: Inference) -> bytes:
+    """One inference as it is written, a JSON object: encoded when its request is over, so that no batch has to be."""
+    try:
+        return _encode(inference)
+    except (UnicodeEncodeError, OverflowError):
+        return _encode(_fitting(msgspec.structs.asdict(inference)))
+
+
+async def write_rows(db: Database, rows: Sequence[bytes]) -> None:
+    """Write all of them, or none. Raises `Unavailable`.
 
     An id that is there already is left as it is, so a batch may be repeated after an error of unknown outcome.
     """
     try:
-        await _insert(db, msgspec.json.encode(batch).decode())
-    except (UnicodeEncodeError, OverflowError, asyncpg.DataError):
+        await db.run(_INSERT, _together(rows))
+    except asyncpg.DataError:
         # What came from outside is made to fit: one odd request must not cost its batch.
-        await _insert(db, msgspec.json.encode([_fitting(one) for one in batch]).decode())
+        await db.run(_INSERT, _together([_encode(_fitting(_decode(row))) for row in rows]))
 
 
-async def _insert(db: Database, rows: str) -> None:
-    async with db.transaction() as connection:
-        erased = await connection.fetch(_INSERT, rows)
-        if erased:  # feedback may have come before its inference, and before the erasure, which could not find it
-            await connection.execute(_EARLY, [row["id"] for row in erased])
+async def write_inferences(db: Database, batch: Sequence[Inference]) -> None:
+    """`write_rows` for what is no row yet."""
+    await write_rows(db, [as_row(one) for one in batch])
 
 
-def _fitting(inference: Inference) -> dict[str, Any]:
+def _together(rows: Sequence[bytes]) -> str:
+    return (b"[%b]" % b",".join(rows)).decode()
+
+
+def _fitting(columns: dict[str, Any]) -> dict[str, Any]:
     """The columns' values, as PostgreSQL can take them."""
-    return {name: _fit(getattr(inference, name)) for name in inference.__struct_fields__}
+    return {name: _fit(value) for name, value in columns.items()}
 
 
 def _fit(value: Any) -> Any:

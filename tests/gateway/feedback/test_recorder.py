@@ -7,10 +7,14 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
 
 from gateway.domain import Inference
 from gateway.errors import Unavailable
 from gateway.feedback.recorder import BATCH, Recorder
+from gateway.store.inferences import as_row
 
 
 def inference(number: int) -> Inference:
@@ -38,6 +42,13 @@ def inference(number: int) -> Inference:
     )
 
 
+def nested(depth: int) -> list[Any]:
+    lists: list[Any] = []
+    for _ in range(depth):
+        lists = [lists]
+    return lists
+
+
 @dataclass
 class Table:
     """A database in memory that can be away and that refuses poison."""
@@ -47,8 +58,9 @@ class Table:
     away: bool = False
     poison: frozenset[str] = frozenset()
 
-    async def write(self, batch: Sequence[Inference]) -> None:
+    async def write(self, rows: Sequence[bytes]) -> None:
         await asyncio.sleep(0)
+        batch = [msgspec.json.decode(row, type=Inference) for row in rows]
         if self.away:
             raise Unavailable("The database is away.")
         if any(one.id in self.poison for one in batch):
@@ -59,7 +71,7 @@ class Table:
 
 @asynccontextmanager
 async def recording(table: Table, **more: int) -> AsyncIterator[Recorder]:
-    recorder = Recorder(table.write, **more)
+    recorder = Recorder(table.write, as_row, **more)
     async with asyncio.TaskGroup() as group:
         running = group.create_task(recorder.run())
         yield recorder
@@ -101,12 +113,11 @@ async def test_a_row_that_the_database_refuses_does_not_stop_the_others() -> Non
 
 async def test_a_database_that_goes_away_between_the_rows_loses_none() -> None:
     class Flaky(Table):
-        async def write(self, batch: Sequence[Inference]) -> None:
-            self.away = (
-                len(batch) == 1 and batch[0].id == f"{5:044x}" and not self.rows.get(batch[0].id) and not self.tried
-            )
+        async def write(self, rows: Sequence[bytes]) -> None:
+            fifth = f"{5:044x}"
+            self.away = len(rows) == 1 and fifth.encode() in rows[0] and fifth not in self.rows and not self.tried
             self.tried = self.tried or self.away
-            await super().write(batch)
+            await super().write(rows)
 
         tried = False
 
@@ -116,6 +127,16 @@ async def test_a_database_that_goes_away_between_the_rows_loses_none() -> None:
             recorder.record(inference(number))
         await recorder.drain(5)
     assert table.tried and len(table.rows) == 9 and recorder.pending == 0
+
+
+async def test_what_cannot_even_be_made_a_row_is_counted_and_hurts_nobody() -> None:
+    table = Table()
+    async with recording(table) as recorder:
+        recorder.record(inference(1))
+        recorder.record(msgspec.structs.replace(inference(2), params={"deep": nested(100_000)}))
+        recorder.record(inference(3))
+        await recorder.drain(5)
+        assert (recorder.written, recorder.dropped, recorder.rejected) == (2, 1, 1)
 
 
 async def test_draining_ends_by_its_deadline_with_the_database_away() -> None:
@@ -129,7 +150,7 @@ async def test_draining_ends_by_its_deadline_with_the_database_away() -> None:
 
 
 async def test_recording_takes_no_turn_of_the_loop() -> None:
-    recorder = Recorder(Table().write, capacity=3)
+    recorder = Recorder(Table().write, as_row, capacity=3)
     for number in range(5):
         recorder.record(inference(number))  # not even a running loop is needed: it cannot wait
     assert (recorder.pending, recorder.dropped) == (3, 2)
