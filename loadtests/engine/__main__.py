@@ -31,6 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
     pairing.add_argument("--at-once", type=int, default=8)
     pairing.add_argument("--tokens", type=int, nargs=2, default=[32, 32], metavar=("IN", "OUT"))
     pairing.add_argument("--rate", type=float, default=3.0, help="of the requests at random, a second")
+    pairing.add_argument("--alone", type=int, default=50, help="pairs of single requests in a round")
     pairing.add_argument("--apart", action="store_true", help="one way after the other (default: both at once)")
     pairing.set_defaults(measure=_pair)
     told = parser.parse_args(arguments)
@@ -49,8 +50,16 @@ def _swap(told: argparse.Namespace) -> tuple[str, object]:
 def _pair(told: argparse.Namespace) -> tuple[str, object]:
     closed = pair.Load(told.requests, told.at_once, *told.tokens)
     coming = pair.Load(3 * told.requests, told.at_once, told.tokens[0], 2, rate=told.rate)
-    loads, rounds = {"closed": closed, "open": coming}, told.rounds
-    found = pair.run(told.home, told.model, loads, adapters=told.adapters, rounds=rounds, apart=told.apart, say=_say)
+    found = pair.run(
+        told.home,
+        told.model,
+        {"closed": closed, "open": coming},
+        adapters=told.adapters,
+        rounds=told.rounds,
+        apart=told.apart,
+        alone=told.alone,
+        say=_say,
+    )
     return pair.table(found), [asdict(one) for one in found]
 
 

@@ -5,12 +5,14 @@ of prompts of the same lengths, never the same prompt twice. Straight names the 
 once, each with half of the load: their requests sit in the same steps of the engine, so whatever else the machine does
 slows both alike, and a difference is the gateway's. Throughput is of a closed loop, as `--max-concurrency` makes it;
 the time to the first token is of requests that come at random, because a loop's requests all come when a step ends, and
-whoever is a millisecond later waits for a whole one. Apart, one after the other, shows what the gateway's share of the
-processor costs too, on a machine that is quiet enough to see it.
+whoever is a millisecond later waits for a whole one. Even so it says more of the engine's steps than of the gateway:
+what that adds is seen best alone (turns.py). Apart, one way after the other, shows what the gateway's share of the
+processor costs too, on a machine that is quiet enough.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import itertools
 import json
@@ -22,15 +24,19 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
+import httpx
+import numpy as np
+
 from gateway.engine.command import vllm_command
 from gateway.settings import EngineSettings, Settings
 from loadtests.demo.gateway import running
-from loadtests.engine.stage import BASE_MODEL, Stage, private_home
+from loadtests.engine.stage import BASE_MODEL, SECONDS, Stage, private_home
+from loadtests.engine.turns import first_tokens
 
 WAYS = ("straight", "through")
 ENGINE_ARGS = ["--max-model-len", "1024", "--max-num-seqs", "32"]
@@ -74,9 +80,11 @@ def run(
     adapters: list[int],
     rounds: int,
     apart: bool,
+    alone: int,
     say: Callable[[str], None],
 ) -> list[Run]:
-    """`rounds` pairs for each number of adapters; apart, who goes first alternates."""
+    """`rounds` pairs for each number of adapters, each with `alone` pairs of single requests; apart, who goes first
+    alternates."""
     with private_home(home) as room, _vllm(room, model) as (engine, log):
         say(f"starting vLLM (its log: {log}), PostgreSQL and the gateway (a minute)")
         flags = ("--engine", "url", "--engine-url", engine)
@@ -95,7 +103,23 @@ def run(
                     url, names = targets[way]
                     return send[way](_arguments(url, names[:count], model, asked, seed=next(seeds)))
 
-                return list(_rounds(ask, loads, adapters, rounds, apart, say))
+                found = list(_rounds(ask, loads, adapters, rounds, apart, say))
+            for count in adapters:
+                say(f"one request at a time, {count} adapters: {rounds * alone} pairs")
+                found += asyncio.run(_alone(stage, targets, count, pairs=rounds * alone))
+            return found
+
+
+async def _alone(stage: Stage, targets: dict[str, tuple[str, list[str]]], count: int, *, pairs: int) -> list[Run]:
+    headers = {"authorization": f"Bearer {stage.keys['acme']}"}
+    async with AsyncExitStack() as stack:
+        clients = {
+            way: await stack.enter_async_context(httpx.AsyncClient(base_url=url, headers=headers, timeout=SECONDS))
+            for way, (url, _) in targets.items()
+        }
+        names = {way: models[:count] for way, (_, models) in targets.items()}
+        took = await first_tokens(clients, names, pairs=pairs, seed=count)
+    return [Run(way, count, 0, "alone", {"ttfts": seconds}) for way, seconds in took.items()]
 
 
 def _rounds(
@@ -193,30 +217,44 @@ def _answer(asked: IO[str], told: IO[str], arguments: list[str], log: str) -> di
 
 
 def table(found: list[Run]) -> str:
-    """Markdown: medians over the rounds, first tokens of all of them, and what the pairs differ by in the median."""
-    lines = [
-        "| adapters | way | output tokens/s | median TPOT, ms | p99 ITL, ms | TTFT at random, ms: median / p90 |",
-        "|---|---|---|---|---|---|",
-    ]
+    """Markdown: medians over the rounds, first tokens of all of them, and what the pairs differ by in the median, for
+    first tokens with its 95 % interval."""
+    columns = ("output tokens/s", "median TPOT, ms", "p99 ITL, ms", "TTFT at random, ms", "TTFT alone, ms")
+    lines = ["| adapters | way | " + " | ".join(columns) + " |", "|---" * (2 + len(columns)) + "|"]
     names = ("output_throughput", "median_tpot_ms", "p99_itl_ms")
     for adapters in sorted({one.adapters for one in found}):
         runs = {way: _figures(found, adapters, way, "closed") for way in WAYS}
-        first = {way: _first_tokens(_figures(found, adapters, way, "open")) for way in WAYS}
+        first = {
+            kind: {way: _first_tokens(_figures(found, adapters, way, kind)) for way in WAYS}
+            for kind in ("open", "alone")
+        }
         for way in WAYS:
             cells = [f"{statistics.median([figures[name] for figures in runs[way]]):.1f}" for name in names]
-            cells += [f"{statistics.median(first[way]):.1f} / {statistics.quantiles(first[way], n=10)[-1]:.0f}"]
+            cells += [f"{np.median(one[way]):.1f}, p90 {np.quantile(one[way], 0.9):.1f}" for one in first.values()]
             lines.append(f"| {adapters} | {way} | " + " | ".join(cells) + " |")
         pairs = list(zip(runs["straight"], runs["through"], strict=True))
         ratio = statistics.median([b["output_throughput"] / a["output_throughput"] for a, b in pairs])
         apart = [statistics.median([b[name] - a[name] for a, b in pairs]) for name in names[1:]]
-        later = statistics.median(first["through"]) - statistics.median(first["straight"])
-        cells = [
-            f"{ratio:.3f} of it",
-            *(f"{value:+.1f}" for value in apart),
-            f"{later:+.1f} of {len(first['through'])}",
-        ]
+        cells = [f"{ratio:.3f} of it", *(f"{value:+.1f}" for value in apart)]
+        cells += [_later(one, paired=kind == "alone") for kind, one in first.items()]
         lines.append(f"| {adapters} | the {len(pairs)} pairs | " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def _later(first: dict[str, list[float]], *, paired: bool) -> str:
+    """By how much the median is later through the gateway, with its interval by bootstrap, and of how many requests.
+    Of pairs it is the median of their differences."""
+    random = np.random.default_rng(0)
+    straight, through = (np.array(first[way]) for way in WAYS)
+    if paired:
+        apart = through - straight
+        later, drawn = np.median(apart), np.median(random.choice(apart, (4000, len(apart))), axis=1)
+    else:
+        later = np.median(through) - np.median(straight)
+        ways = [np.median(random.choice(one, (4000, len(one))), axis=1) for one in (straight, through)]
+        drawn = ways[1] - ways[0]
+    low, high = np.quantile(drawn, (0.025, 0.975))
+    return f"{later:+.1f} ({low:+.1f} to {high:+.1f}) of {len(through)}"
 
 
 def _figures(found: list[Run], adapters: int, way: str, kind: str) -> list[dict[str, Any]]:
