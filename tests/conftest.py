@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -10,6 +11,11 @@ from hypothesis import settings
 
 # For `make test-fast`, whose processes share what cores there are; `make test` takes the default, 100 examples.
 settings.register_profile("fast", max_examples=10, deadline=None)
+
+# Every HTTP client reads the certificates of whom it may trust, which takes 30 ms for all the world's authorities; no
+# test speaks TLS with a stranger, so there is one.
+os.environ.pop("SSL_CERT_DIR", None)
+os.environ["SSL_CERT_FILE"] = str(Path(__file__).parent / "nobody.pem")
 
 _MARKED = re.compile(r"^pytestmark = .*$", re.MULTILINE)
 

@@ -13,14 +13,17 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Playwright, Request, sync_playwright
 
 from gateway.console.here import COOKIE
 from tests.console.seed import Site, seeded
 from tests.gateway.conftest import database_url, db, postgres_url
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Playwright, Request
 
 __all__ = ["database_url", "db", "postgres_url"]
 
@@ -43,6 +46,8 @@ def browser(playwright: Playwright) -> Browser:
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
     """For one file: as long as it is there, nothing asynchronous can be tested in this process."""
+    from playwright.sync_api import sync_playwright  # this page is imported with any of the directory's
+
     with sync_playwright() as playwright:
         started = browser(playwright)
         yield started

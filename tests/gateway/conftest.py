@@ -1,4 +1,4 @@
-"""What the gateway's tests share: one PostgreSQL for the session, and a fresh, migrated database for each test.
+"""What the gateway's tests share: one PostgreSQL for a run, and a fresh, migrated database for each test.
 
 Ask for `database_url` (the URL) or `db` (a connected `Database`). Each is a copy of one migrated template, so it costs
 tens of milliseconds. The server does not wait for the disk: a test that kills PostgreSQL starts one of its own.
@@ -7,9 +7,13 @@ tens of milliseconds. The server does not wait for the disk: a test that kills P
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import itertools
+import os
+import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import asyncpg
@@ -19,6 +23,11 @@ from gateway.store import embedded
 from gateway.store.database import Database
 from gateway.store.migrate import migrate
 
+SETTINGS = {
+    **dict.fromkeys(("fsync", "synchronous_commit", "full_page_writes", "autovacuum"), "off"),
+    "file_copy_method": "clone",  # a third of the work of reading and writing, also where nothing can be cloned
+    "max_connections": 500,  # of all processes of a run
+}
 _numbers = itertools.count(1)
 
 
@@ -36,24 +45,53 @@ async def _execute(url: str, *statements: str) -> None:
         await connection.close()
 
 
+def _prepared(directory: Path) -> embedded.Embedded:
+    """The server on `directory`: made, with its template, or found running."""
+    server = embedded.start(directory)
+    done = directory.with_suffix(".done")
+    if not done.exists():
+        asyncio.run(_execute(server.url, *(f"ALTER SYSTEM SET {name} = {value}" for name, value in SETTINGS.items())))
+        server.stop()
+        server = embedded.start(directory)
+        asyncio.run(_execute(server.url, "CREATE DATABASE template"))
+        migrate(named(server.url, "template"))
+        done.touch()
+    return server
+
+
+@contextmanager
+def _door() -> Iterator[None]:
+    """One process at a time comes or goes."""
+    with open(Path(tempfile.gettempdir()) / f"tl-pg-{os.getuid()}.lock", "w") as door:
+        fcntl.flock(door, fcntl.LOCK_EX)
+        yield
+
+
 @pytest.fixture(scope="session")
-def postgres_url() -> Iterator[str]:
-    """A running PostgreSQL whose database `template` has the newest schema; the URL is of its empty `postgres`."""
-    with tempfile.TemporaryDirectory(prefix="tl-pg-", ignore_cleanup_errors=True) as directory:
-        server = embedded.start(Path(directory) / "d")
-        try:
-            fast = [f"ALTER SYSTEM SET {name} = off" for name in ("fsync", "synchronous_commit", "full_page_writes")]
-            asyncio.run(_execute(server.url, *fast, "SELECT pg_reload_conf()", "CREATE DATABASE template"))
-            migrate(named(server.url, "template"))
-            yield server.url
-        finally:
+def postgres_url(testrun_uid: str) -> Iterator[str]:
+    """A running PostgreSQL whose database `template` has the newest schema; the URL is of its empty `postgres`.
+
+    All processes of a run share it, for it takes seconds to make: the first that comes starts it, the last that goes
+    stops it. A lock says who is there, because it goes with its process, however that ends.
+    """
+    room = Path(tempfile.gettempdir()) / f"tl-pg-{testrun_uid[:12]}"
+    with ExitStack() as here:
+        with _door():
+            room.mkdir(exist_ok=True)
+            users = here.enter_context(open(room / "users", "w"))
+            fcntl.flock(users, fcntl.LOCK_SH)
+            server = _prepared(room / "d")
+        yield server.url
+        with _door(), users, suppress(BlockingIOError):
+            fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
             server.stop()
+            shutil.rmtree(room, ignore_errors=True)
 
 
 @pytest.fixture
 async def empty_database_url(postgres_url: str) -> AsyncIterator[str]:
     """The URL of a database without a single table, the test's own."""
-    name = f"empty_{next(_numbers)}"
+    name = f"empty_{os.getpid()}_{next(_numbers)}"
     await _execute(postgres_url, f"CREATE DATABASE {name}")
     yield named(postgres_url, name)
     await _execute(postgres_url, f"DROP DATABASE {name} WITH (FORCE)")
@@ -62,7 +100,7 @@ async def empty_database_url(postgres_url: str) -> AsyncIterator[str]:
 @pytest.fixture
 async def database_url(postgres_url: str) -> AsyncIterator[str]:
     """The URL of a fresh, migrated database, the test's own."""
-    name = f"test_{next(_numbers)}"
+    name = f"test_{os.getpid()}_{next(_numbers)}"
     # As files, not through the log: half the work where nobody waits for the disk.
     await _execute(postgres_url, f"CREATE DATABASE {name} TEMPLATE template STRATEGY file_copy")
     yield named(postgres_url, name)

@@ -7,11 +7,13 @@ import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx
 from fastapi import FastAPI
+from starlette.routing import BaseRoute
 
 from adapters.store import AdapterStore
 from gateway import api
@@ -103,6 +105,21 @@ async def _render(messages: Sequence[dict[str, Any]], *, add_generation_prompt: 
     return [len(str(one["content"])) for one in messages] + [0] * add_generation_prompt
 
 
+@cache
+def _built() -> tuple[FastAPI, list[BaseRoute]]:
+    app = api.build(cast(Any, None))
+    return app, list(app.router.routes)
+
+
+def _app(rooms: Rooms) -> FastAPI:
+    """As `api.build(rooms)`, but one for all tests of a process, because to read every route's signature takes 0.1 s:
+    there is one installation at a time, and what a test added to the app goes."""
+    app, routes = _built()
+    app.router.routes[:] = routes
+    app.state.rooms, app.openapi_schema = rooms, None
+    return app
+
+
 @asynccontextmanager
 async def installed(db: Database, directory: Path) -> AsyncIterator[Installation]:
     """An installation without workers or engine: swaps find nobody to wait for."""
@@ -133,7 +150,7 @@ async def installed(db: Database, directory: Path) -> AsyncIterator[Installation
         readiness=lambda: state["not_ready"],
         metrics_text=lambda: b"# none\n",
     )
-    app = api.build(built)
+    app = _app(built)
     transport = httpx.ASGITransport(app=app)
     async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as http, asyncio.TaskGroup() as group:
         feed = group.create_task(Feed(db.url, db, current, on_change=changed.set).run())

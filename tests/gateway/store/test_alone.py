@@ -33,7 +33,8 @@ async def test_a_holder_whose_connection_is_cut_finds_out(database_url: str) -> 
     async with alone(database_url, KEY) as held:
         assert held is not None
         other = await asyncpg.connect(database_url)
-        await other.execute("SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory'")
+        cut = "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND database ="
+        await other.execute(f"{cut} (SELECT oid FROM pg_database WHERE datname = current_database())")
         await other.close()
         with pytest.raises(Unavailable):
             await held.confirm()
