@@ -51,7 +51,7 @@ test: setup model browser
 	@$(BIN)/python -m pytest -m engine
 
 test-fast: setup
-	@$(BIN)/python -m pytest -q -m "not engine and not training and not processes and not long" -n 5 --dist loadfile \
+	@$(BIN)/python -m pytest -q -m "not engine and not training and not processes and not long" -n 4 --dist loadfile \
 		--hypothesis-profile=fast
 
 check: lint types layers

@@ -1,7 +1,4 @@
-"""Every recipe on the tiny model: two steps, stopped in the second and continued. `make test-fast` can afford sft.
-
-torch is imported in the tests and not above them: other processes of the tests only collect this page.
-"""
+"""Every recipe on the tiny model: two steps, stopped in the second and continued."""
 
 from __future__ import annotations
 
@@ -15,6 +12,8 @@ from tests.trainer import tiny
 from trainer.config import RunSettings
 from trainer.progress import Silent
 from trainer.run import run_all
+
+pytestmark = pytest.mark.training
 
 ANSWERS = {
     "sft": lambda n: {"completion": f"it is {n % 7}"},
@@ -51,12 +50,7 @@ def losses(wanted: RunSettings) -> list[float]:
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(
     ("recipe", "quantize"),
-    [
-        ("sft", "none"),
-        pytest.param("dpo", "none", marks=pytest.mark.training),
-        pytest.param("kto", "none", marks=pytest.mark.training),
-        pytest.param("sft", "nf4", marks=pytest.mark.training),
-    ],
+    [("sft", "none"), ("dpo", "none"), ("kto", "none"), ("sft", "nf4")],
 )
 def test_two_steps_stopped_in_the_second_end_as_if_they_had_not_been(
     tmp_path: Path, tiny_model: Path, recipe: str, quantize: str
