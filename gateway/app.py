@@ -142,9 +142,8 @@ class App:
             engine = HttpEngine(settings.engine.url, base_model=settings.base_model, timeouts=settings.timeouts)
             stack.push_async_callback(engine.aclose)
             residency = Residency(engine, StoreShelf(store), current, clock=self.loop.time)
-            recorder = Recorder(
-                partial(write_rows, database), as_row, capacity=settings.recorder_queue, telemetry=self.telemetry
-            )
+            write = partial(write_rows, database)
+            recorder = Recorder(write, as_row, capacity=settings.recorder_queue, telemetry=self.telemetry)
             limiter, admission = Limiter(self.ledger), Admission(clock=self.loop.time)
             budgets = Budgets(limiter, current, partial(usage.settle, database))
             self._shadows = shadows = self._mirrors(engine, residency, recorder, admission)

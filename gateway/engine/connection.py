@@ -139,7 +139,11 @@ class Connection(asyncio.Protocol):
             self._keep = False  # the answer is whole; what came after it is not our business
         if self._complete:
             self._finish()
-        elif reply.size == size:  # no body in it: it keeps nobody from calling the engine silent
+        else:
+            self._after_parsing(data, reply, bare=reply.size == size)
+
+    def _after_parsing(self, data: bytes, reply: Reply, *, bare: bool) -> None:
+        if bare:  # no body in it: it keeps nobody from calling the engine silent
             self._bare_bytes += len(data)
             if self._bare_bytes > HEAD_LIMIT:
                 broken = UpstreamBroken if reply.status else EngineFailed

@@ -95,8 +95,10 @@ class Call(msgspec.Struct):
 
     def pass_on(self, piece: bytes, chunk: bytes) -> None:
         """Like `write`, for a piece that is there as a chunk of HTTP/1.1 already."""
-        if not self.gone:
-            self._line.transport.write(chunk if self.chunks else piece)
+        if not self.chunks:
+            self._line.write(piece)
+        elif not self.gone:
+            self._line.transport.write(chunk)
 
     @property
     def flow(self) -> FlowControl:

@@ -26,11 +26,14 @@ def test_the_table_of_pairs_compares_each_pair_with_itself() -> None:
         rest = {"median_tpot_ms": 10.0, "p99_itl_ms": 20.0}
         return {"output_throughput": speed, "ttfts": [first / 1000] * 2, **rest}
 
-    shares = {"straight": 1.0, "through": 0.99}
+    shares, later = {"straight": 1.0, "through": 0.99}, {"straight": 0.0, "through": 3.0}
     found = [
-        pair.Run(way, 1, number, kind, figures(speed * shares[way], 100.0))
+        pair.Run(way, 1, number, kind, figures(speed * shares[way], 5000.0 / speed + later[way]))
         for number, speed in enumerate((50.0, 100.0))  # the machine changed its mind, for both ways alike
-        for kind in ("closed", "open")
+        for kind in ("closed", "open", "alone")
         for way in pair.WAYS
     ]
-    assert pair.table(found).splitlines()[-1] == "| 1 | the 2 pairs | 0.990 of it | +0.0 | +0.0 | +0.0 of 4 |"
+    *cells, open_loop, alone = pair.table(found).splitlines()[-1].strip("| ").split(" | ")
+    assert cells == ["1", "the 2 pairs", "0.990 of it", "+0.0", "+0.0"]
+    assert alone == "+3.0 (+3.0 to +3.0) of 4"
+    assert open_loop.startswith("+3.0 (") and open_loop != alone, "its requests are no pairs"

@@ -85,11 +85,7 @@ async def gather(reply: Reply) -> tuple[bytes, EngineFailed | None]:
 
 
 def exchange(
-    loop: Callable[[], Any],
-    pieces: list[bytes],
-    then: Callable[[Any], Coroutine[Any, Any, Any]],
-    *,
-    apart: float = 0,
+    loop: Callable[[], Any], pieces: list[bytes], then: Callable[[Any], Coroutine[Any, Any, Any]], *, apart: float = 0
 ) -> Any:
     """Answer one request with `pieces`, each its own write, and close; what `then(upstream)` returns."""
 
@@ -181,11 +177,9 @@ def test_pouring_gives_what_reading_gives_however_often_the_sink_stops_it(
             reply.close()
         return None
 
-    # Without cuts: a piece for each end of an event or a line, as engines write them.
-    ends = [found.end() for found in re.finditer(rb"\n\r\n", wire.raw)]
+    ends = [found.end() for found in re.finditer(rb"\n\r\n", wire.raw)]  # a piece for each event, as engines write
     error = exchange(loop, sliced(wire.raw[:cut], ends if cuts is None else cuts), ask)
-    got = b"".join(poured)
-    assert wire.body.startswith(got)
+    assert wire.body.startswith(got := b"".join(poured))
     if cut == len(wire.raw) or wire.framing == "end":
         assert error is None and len(got) == (len(wire.body) if cut == len(wire.raw) else cut - wire.head)
     else:
@@ -193,8 +187,7 @@ def test_pouring_gives_what_reading_gives_however_often_the_sink_stops_it(
 
 
 @pytest.mark.parametrize(
-    "odd",
-    [b"5\r\nhelloXX", b"5\r\nhello\r", b"6\r\nhello\r\n", b"+5\r\nhello\r\n", b"-1\r\n\r\n", b"5_\r\nhello\r\n"],
+    "odd", [b"5\r\nhelloXX", b"5\r\nhello\r", b"+5\r\nhello\r\n", b"-1\r\n\r\n", b"5_\r\nhello\r\n"]
 )
 @both_loops
 def test_only_what_is_exactly_a_chunk_is_passed_on_as_one(loop: Any, odd: bytes) -> None:
