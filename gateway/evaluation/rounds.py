@@ -32,7 +32,7 @@ from gateway.evaluation.steps import Action, Step, next_step
 from gateway.evaluation.weights import Draw, draw
 from gateway.experiment import Allocation, By, Experiment, Stage
 from gateway.store import looks
-from gateway.store.alone import EVALUATION, Alone, alone
+from gateway.store.alone import EVALUATION, Alone, alone, silence
 from gateway.store.database import Database
 from gateway.store.shadows import Compared, compared
 from gateway.telemetry import names
@@ -87,10 +87,10 @@ class Rounds:
                 async with alone(self._db.url, EVALUATION) as held:
                     if held is not None:
                         await self._lead(held)
+                self._began = time.monotonic() - await silence(self._db, EVALUATION)
             except Unavailable as error:
                 self._failures += 1
                 log.warning("no evaluation now", extra={"reason": error.message})
-            self._began = None
             await asyncio.sleep(self._seconds)
 
     async def _lead(self, held: Alone) -> None:
@@ -193,5 +193,5 @@ class Rounds:
             self._tell(news)
 
     def _lag(self) -> float:
-        """Seconds since the newest round began; 0 where another worker goes round."""
+        """Seconds since the newest round began, whoever goes round: one that hangs cannot say so itself."""
         return 0.0 if self._began is None else time.monotonic() - self._began

@@ -11,11 +11,18 @@ from contextlib import asynccontextmanager
 
 import asyncpg
 
-from gateway.store.database import CONNECT_SECONDS, Connection, unavailable_when_away
+from gateway.store.database import CONNECT_SECONDS, Connection, Database, unavailable_when_away
 
 EVALUATION = 0x7475_6E65_6C6F_6F70
 """The key of the evaluation's lock."""
 
+_SILENCE = """
+SELECT coalesce(extract(epoch FROM max(clock_timestamp() - a.state_change)), 0)::float8
+FROM pg_locks l JOIN pg_stat_activity a USING (pid)
+WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
+  AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+  AND (l.classid::bigint << 32) + l.objid::bigint = $1
+"""
 SILENT_SECONDS = 15
 _KEEPALIVE = {"tcp_keepalives_idle": "5", "tcp_keepalives_interval": "5", "tcp_keepalives_count": "2"}
 
@@ -45,3 +52,11 @@ async def alone(url: str, key: int) -> AsyncIterator[Alone | None]:
         yield Alone(connection) if got else None
     finally:
         connection.terminate()  # as in `notices.listen`: the server may be gone
+
+
+async def silence(db: Database, key: int) -> float:
+    """Seconds since the lock's holder, whoever it is, took or confirmed it; 0 where nobody holds it. Raises
+    `Unavailable`.
+    """
+    async with db.transaction(picture=True) as connection:
+        return float(await connection.fetchval(_SILENCE, key))

@@ -25,11 +25,14 @@ from gateway.experiment import Allocation, By, Evidence, Experiment, Plan, Stage
 from gateway.feedback.tallies import Tallies
 from gateway.findings import Verdict, Word
 from gateway.store import audit, looks, workers
+from gateway.store.alone import EVALUATION, alone
 from gateway.store.database import Database
 from gateway.store.inferences import write_inferences
+from gateway.telemetry import Telemetry
 from tests.gateway.control.rooms import ME, Rooms, Worker, only
 from tests.gateway.evaluation.test_weights import judged as answers_of
 from tests.gateway.evaluation.verdicts import verdict
+from tests.gateway.serving.house import Signals
 from tests.gateway.store.test_inferences import inference
 
 PERIOD = 0.1
@@ -69,11 +72,10 @@ class Room:
             "acme", name, name=name, variants=arms, plan=Plan(primary="helpful", **plan), stage=stage, actor=ME
         )
 
-    def rounds(self, judging: Judging | None = None) -> Rounds:
-        db = self.rooms.db
-        keeping = Keeping(db, webhook=False)
+    def rounds(self, judging: Judging | None = None, **more: Any) -> Rounds:
+        db, tell, keeping = self.rooms.db, self.news.append, Keeping(self.rooms.db, webhook=False)
         judging = judging or Scripted(db, self.script)
-        return Rounds(db, judging, keeping, self.rooms.experiments, seconds=PERIOD, tell=self.news.append)
+        return Rounds(db, judging, keeping, self.rooms.experiments, seconds=PERIOD, tell=tell, **more)
 
     async def stage(self, experiment: Experiment) -> Stage:
         return (await self.rooms.experiments.get(experiment.id)).stage
@@ -263,6 +265,20 @@ async def test_a_round_goes_on_after_its_lock_was_lost(room: Room) -> None:
             await connection.execute(f"{cut} (SELECT oid FROM pg_database WHERE datname = current_database())")
         seen = len(judging.asked)
         await until(lambda: len(judging.asked) > seen + 3)
+
+
+@pytest.mark.long
+async def test_that_whoever_goes_round_hangs_is_shown_by_those_who_wait(room: Room) -> None:
+    db, telemetry = room.rooms.db, Telemetry(Signals())
+
+    def lag() -> float:
+        return float(telemetry.metrics_text().rpartition(b"tuneloop_evaluation_lag ")[2].split()[0])
+
+    async with alone(db.url, EVALUATION) as hanging, going(room.rounds(gauges=telemetry)):
+        assert hanging is not None
+        await until(lambda: lag() > 5 * PERIOD)
+        await hanging.confirm()
+        await until(lambda: lag() < 5 * PERIOD)
 
 
 class Leaning(Judging):
