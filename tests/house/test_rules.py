@@ -6,6 +6,7 @@ A rule that must be broken is broken in the open: `# long because: …` for leng
 from __future__ import annotations
 
 import ast
+import gc
 import re
 import subprocess
 from collections.abc import Iterator
@@ -69,6 +70,22 @@ def tree(name: str) -> ast.Module:
     return ast.parse(text(name), name)
 
 
+@cache
+def nodes(name: str) -> tuple[ast.AST, ...]:
+    """Everything in a file, walked through once for all rules."""
+    return tuple(ast.walk(tree(name)))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _forget() -> Iterator[None]:
+    """A million nodes are not carried through the rest of the run; while they grow, nothing of them is garbage."""
+    gc.disable()
+    yield
+    for kept in (nodes, tree, text):
+        kept.cache_clear()
+    gc.enable()
+
+
 def nothing(found: list[str], rule: str) -> None:
     assert not found, rule + ":\n  " + "\n  ".join(found)
 
@@ -76,7 +93,7 @@ def nothing(found: list[str], rule: str) -> None:
 def functions(name: str) -> Iterator[tuple[ast.FunctionDef | ast.AsyncFunctionDef, int, str]]:
     """Each function with its length in lines, its docstring not counted, and its source."""
     lines = text(name).splitlines()
-    for node in ast.walk(tree(name)):
+    for node in nodes(name):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.end_lineno:
             length = node.end_lineno - node.lineno + 1
             if ast.get_docstring(node) is not None:
@@ -114,26 +131,26 @@ def test_nothing_is_named_by_a_word_that_says_nothing() -> None:
         found += [name for part in Path(name).with_suffix("").parts if words(part) & BANNED_WORDS]
         found += [
             f"{name}:{node.lineno} class {node.name}"
-            for node in ast.walk(tree(name))
+            for node in nodes(name)
             if isinstance(node, ast.ClassDef) and words(node.name) & BANNED_WORDS
         ]
     nothing(found, f"name it after what it is; these words are banned: {', '.join(sorted(BANNED_WORDS))}")
 
 
-def docstrings(module: ast.Module) -> set[int]:
+def docstrings(name: str) -> set[int]:
     """The ids of the nodes that are documentation: bare strings."""
-    return {id(node.value) for node in ast.walk(module) if isinstance(node, ast.Expr)}
+    return {id(node.value) for node in nodes(name) if isinstance(node, ast.Expr)}
 
 
-def literals(module: ast.Module) -> Iterator[tuple[int, str]]:
+def literals(name: str) -> Iterator[tuple[int, str]]:
     """Every string literal that is not documentation; of an f-string, its fixed parts with a word for each hole."""
-    skipped = docstrings(module)
-    for node in ast.walk(module):
+    skipped = docstrings(name)
+    for node in nodes(name):
         if isinstance(node, ast.JoinedStr):
             skipped |= {id(part) for part in node.values}
             parts = (str(part.value) if isinstance(part, ast.Constant) else "x" for part in node.values)
             yield node.lineno, "".join(parts)
-    for node in ast.walk(module):
+    for node in nodes(name):
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in skipped:
             yield node.lineno, node.value
 
@@ -143,7 +160,7 @@ def test_sql_lives_in_the_store() -> None:
         f"{name}:{line} {literal.strip()[:60]!r}"
         for name in python_files(*ROOMS)
         if not name.startswith("gateway/store/")
-        for line, literal in literals(tree(name))
+        for line, literal in literals(name)
         if SQL.match(literal)
     ]
     nothing(found, "SQL belongs into gateway/store/")
@@ -169,11 +186,11 @@ def test_the_sql_rule_knows_sql_from_prose(literal: str, is_sql: bool) -> None:
     assert (SQL.match(literal) is not None) is is_sql
 
 
-def environment_reads(module: ast.Module) -> Iterator[int]:
+def environment_reads(name: str) -> Iterator[int]:
     """Lines that look something up in the environment. Handing a child the whole of it (`{**os.environ}`,
     `dict(os.environ)`, `os.environ.items()`, `os.environ | …`) is no lookup: every child must be given a PATH."""
     handed_on: set[int] = set()
-    for node in ast.walk(module):
+    for node in nodes(name):
         if isinstance(node, ast.Dict):
             handed_on |= {id(value) for key, value in zip(node.keys, node.values, strict=True) if key is None}
         elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "dict":
@@ -182,12 +199,12 @@ def environment_reads(module: ast.Module) -> Iterator[int]:
             handed_on.add(id(node.value))
         elif isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr):
             handed_on |= {id(node.left), id(node.right)}
-    for node in ast.walk(module):
+    for node in nodes(name):
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "os":
             if node.attr in ("environ", "getenv", "environb") and id(node) not in handed_on:
                 yield node.lineno
         elif isinstance(node, ast.ImportFrom) and node.module == "os":
-            yield from (node.lineno for name in node.names if name.name in ("environ", "getenv", "environb"))
+            yield from (node.lineno for one in node.names if one.name in ("environ", "getenv", "environb"))
 
 
 def test_the_environment_is_read_in_one_place() -> None:
@@ -195,7 +212,7 @@ def test_the_environment_is_read_in_one_place() -> None:
         f"{name}:{line}"
         for name in python_files(*ROOMS)
         if name not in ("gateway/settings.py", "trainer/config.py")
-        for line in environment_reads(tree(name))
+        for line in environment_reads(name)
     ]
     nothing(found, "only gateway/settings.py and trainer/config.py read os.environ: hand the value in")
 
@@ -249,7 +266,7 @@ def test_background_work_belongs_to_a_task_group() -> None:
     """ruff bans the functions by name; this finds `loop.create_task` and bare threads too."""
     found = []
     for name in python_files("gateway", "adapters"):
-        for node in ast.walk(tree(name)):
+        for node in nodes(name):
             if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
                 continue
             owner = node.func.value
@@ -270,7 +287,7 @@ def test_no_file_is_left_unfinished() -> None:
 def test_tests_do_not_patch() -> None:
     found = []
     for name in python_files("tests"):
-        for node in ast.walk(tree(name)):
+        for node in nodes(name):
             imported = isinstance(node, ast.ImportFrom) and (node.module or "").startswith(("unittest.mock", "mock"))
             asked = isinstance(node, ast.arg) and node.arg in ("monkeypatch", "mocker")
             if imported or asked:
