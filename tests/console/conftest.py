@@ -20,12 +20,12 @@ import pytest
 
 from gateway.console.here import COOKIE
 from tests.console.seed import Site, seeded
-from tests.gateway.conftest import database_url, db, postgres_url
+from tests.gateway.conftest import database_url, databases, db, postgres_url
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Playwright, Request
 
-__all__ = ["database_url", "db", "postgres_url"]
+__all__ = ["database_url", "databases", "db", "postgres_url"]
 
 ALSO = ("/usr/bin/chromium",)
 

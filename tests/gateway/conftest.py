@@ -1,7 +1,8 @@
-"""What the gateway's tests share: one PostgreSQL for a run, and a fresh, migrated database for each test.
+"""What the gateway's tests share: one PostgreSQL for a run, and a migrated, empty database for each test.
 
-Ask for `database_url` (the URL) or `db` (a connected `Database`). Each is a copy of one migrated template, so it costs
-tens of milliseconds. The server does not wait for the disk: a test that kills PostgreSQL starts one of its own.
+Ask for `database_url` (the URL) or `db` (a connected `Database`). Each process has a copy of one migrated template,
+which is emptied after each test (`again.py`). The server does not wait for the disk: a test that kills PostgreSQL
+starts one of its own.
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-import asyncpg
 import pytest
 
 from gateway.store import embedded
 from gateway.store.database import Database
 from gateway.store.migrate import migrate
+from tests.gateway.again import Again, execute, named
 
 MEMORY = Path("/dev/shm")
 SETTINGS = {
@@ -32,29 +33,15 @@ SETTINGS = {
 _numbers = itertools.count(1)
 
 
-def named(url: str, database: str) -> str:
-    """`url` with another database's name."""
-    return url.replace("/postgres?", f"/{database}?")
-
-
-async def _execute(url: str, *statements: str) -> None:
-    connection = await asyncpg.connect(url)
-    try:
-        for statement in statements:
-            await connection.execute(statement)
-    finally:
-        await connection.close()
-
-
 def _prepared(directory: Path) -> embedded.Embedded:
     """The server on `directory`: made, with its template, or found running."""
     server = embedded.start(directory)
     done = directory.with_suffix(".done")
     if not done.exists():
-        asyncio.run(_execute(server.url, *(f"ALTER SYSTEM SET {name} = {value}" for name, value in SETTINGS.items())))
+        asyncio.run(execute(server.url, *(f"ALTER SYSTEM SET {name} = {value}" for name, value in SETTINGS.items())))
         server.stop()
         server = embedded.start(directory)
-        asyncio.run(_execute(server.url, "CREATE DATABASE template"))
+        asyncio.run(execute(server.url, "CREATE DATABASE template"))
         migrate(named(server.url, "template"))
         done.touch()
     return server
@@ -95,19 +82,23 @@ def postgres_url(testrun_uid: str) -> Iterator[str]:
 async def empty_database_url(postgres_url: str) -> AsyncIterator[str]:
     """The URL of a database without a single table, the test's own."""
     name = f"empty_{os.getpid()}_{next(_numbers)}"
-    await _execute(postgres_url, f"CREATE DATABASE {name}")
+    await execute(postgres_url, f"CREATE DATABASE {name}")
     yield named(postgres_url, name)
-    await _execute(postgres_url, f"DROP DATABASE {name} WITH (FORCE)")
+    await execute(postgres_url, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture(scope="session")
+def databases(postgres_url: str) -> Iterator[Again]:
+    again = Again(postgres_url)
+    yield again
+    again.close()
 
 
 @pytest.fixture
-async def database_url(postgres_url: str) -> AsyncIterator[str]:
-    """The URL of a fresh, migrated database, the test's own."""
-    name = f"test_{os.getpid()}_{next(_numbers)}"
-    # As files, not through the log: half the work where nobody waits for the disk.
-    await _execute(postgres_url, f"CREATE DATABASE {name} TEMPLATE template STRATEGY file_copy")
-    yield named(postgres_url, name)
-    await _execute(postgres_url, f"DROP DATABASE {name} WITH (FORCE)")
+def database_url(databases: Again) -> Iterator[str]:
+    """The URL of a migrated database that is as good as new, the test's own while it runs."""
+    yield databases.lend()
+    databases.take_back()
 
 
 @pytest.fixture
