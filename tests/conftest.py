@@ -42,3 +42,8 @@ def pytest_collection(session: pytest.Session) -> Generator[None, object, object
     finally:
         gc.freeze()
         gc.enable()
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Then it may go: libraries complain of what is still there when the process ends."""
+    gc.unfreeze()
