@@ -23,7 +23,8 @@ _VALUES = ", ".join(
 )
 # What its user had erased after it was asked, and before it came here, is written without its content. Feedback on it
 # may have come before it, and before the erasure, which could not find it. What an experiment's figures rest on is
-# marked (`marks.py`). All in one statement: a batch is one way to the database and back.
+# marked (`marks.py`). All in one statement: a batch is one way to the database and back. Its last part is on a table
+# that an erasure does not lock: where the plan is one of before it is locked first, and an erasure begins elsewhere.
 _INSERT = f"""
     WITH given AS (
         SELECT i.*, e.unit IS NOT NULL AS erased FROM json_populate_recordset(NULL::inferences, $1::json) i
@@ -31,11 +32,11 @@ _INSERT = f"""
     ), written AS (
         INSERT INTO inferences ({_COLUMNS}) SELECT {_VALUES} FROM given ON CONFLICT (id) DO NOTHING
         RETURNING id, tenant, alias, experiment
-    ), marked AS (
-        INSERT INTO marks (tenant, experiment, inference)
-        SELECT tenant, experiment, id FROM written w WHERE experiment IS NOT NULL OR {PAST_MATTERS}
+    ), forgotten AS (
+        DELETE FROM feedback WHERE inference_id = ANY (ARRAY(SELECT id FROM given WHERE erased))
     )
-    DELETE FROM feedback WHERE inference_id = ANY (ARRAY(SELECT id FROM given WHERE erased))
+    INSERT INTO marks (tenant, experiment, inference)
+    SELECT tenant, experiment, id FROM written w WHERE experiment IS NOT NULL OR {PAST_MATTERS}
 """  # noqa: S608 — the names are our own fields'
 _INT4 = 2**31 - 1
 _encode = msgspec.json.Encoder().encode

@@ -155,3 +155,18 @@ async def test_writing_keeps_up_with_thousands_a_second(db: Database) -> None:
     rate = 10_000 / (time.perf_counter() - started)
     print(f"{rate:.0f} inferences/s")
     assert rate > 1000  # measured: about 15,000 on two busy cores
+
+
+@pytest.mark.parametrize("before", [0, 10])
+async def test_a_batch_that_waits_for_an_erasure_does_not_make_it_wait(db: Database, before: int) -> None:
+    """Locks are taken in one order: when a statement is planned, and when its plan is one of before."""
+    waiting = "SELECT FROM pg_locks WHERE NOT granted AND relation = 'inferences'::regclass"
+    async with asyncio.TaskGroup() as group, db.transaction() as erasing:
+        for _ in range(before):  # on the connection that the batch will have, too
+            await write_inferences(db, [inference()])
+        await erasing.execute("LOCK TABLE inferences IN SHARE ROW EXCLUSIVE MODE")
+        group.create_task(write_inferences(db, [inference()]))
+        async with asyncio.timeout(10):
+            while not await erasing.fetch(waiting):  # noqa: ASYNC110 - a lock tells nobody that it is waited for
+                await asyncio.sleep(0.01)
+        await erasing.execute("LOCK TABLE feedback IN SHARE ROW EXCLUSIVE MODE NOWAIT")
