@@ -13,12 +13,15 @@ MODEL := .tuneloop/models/SmolLM2-135M-Instruct
 .PHONY: setup model browser demo loadtest peers serve test test-fast check lint types layers format clean
 
 setup: $(VENV)/.ready
-$(VENV)/.ready: constraints.txt pyproject.toml
+$(VENV)/.pinned: constraints.txt pyproject.toml
 	@echo "setup · creating $(VENV) and installing $$(grep -c '==' constraints.txt) pinned packages (a few minutes, once)"
 	@$(PYTHON) -m venv --clear $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement constraints.txt
+	@touch $@
+$(VENV)/.ready: $(VENV)/.pinned gateway/engine/_lane.c
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
-	@$(BIN)/python -c "import torch, transformers, vllm, gateway, trainer; print('setup · ready: torch', torch.__version__, '· vllm', vllm.__version__)"
+	@$(BIN)/python -c "import torch, transformers, vllm, gateway, trainer; from gateway.engine.lane import COMPILED; \
+		print('setup · ready: torch', torch.__version__, '· vllm', vllm.__version__, '· lane', COMPILED)"
 	@touch $@
 
 model: $(MODEL)/.ready

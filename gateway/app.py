@@ -135,11 +135,11 @@ class App:
         """Build, connect and start all rooms; on the way out stop their loops and write what is still queued."""
         settings, current = self.settings, self.current
         async with AsyncExitStack() as stack:
-            assert settings.database_url is not None and settings.engine.url is not None  # the supervisor resolved them
+            assert settings.database_url is not None  # the supervisor resolved it
             database = await Database.connect(settings.database_url)
             stack.push_async_callback(database.close)
             store = AdapterStore(settings.store_url)
-            engine = HttpEngine(settings.engine.url, base_model=settings.base_model, timeouts=settings.timeouts)
+            engine = _engine(settings)
             stack.push_async_callback(engine.aclose)
             residency = Residency(engine, StoreShelf(store), current, clock=self.loop.time)
             write = partial(write_rows, database)
@@ -272,6 +272,12 @@ class App:
         if self.current.snapshot.version == 0:
             return "starting: the database has not been read yet"
         return None if residency.ready else "starting: the engine is not ready yet"
+
+
+def _engine(settings: Settings) -> HttpEngine:
+    url, times = settings.engine.url, settings.timeouts
+    assert url is not None  # the supervisor resolved it
+    return HttpEngine(url, base_model=settings.base_model, timeouts=times, lane=settings.engine.lane)
 
 
 def _edges(rooms: Rooms) -> Callable[[Scope, Receive, Send], Awaitable[None]]:

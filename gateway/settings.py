@@ -39,6 +39,7 @@ class EngineSettings(BaseModel):
     silence_seconds: float = Field(
         120, gt=0, description="a child that generates nothing for so long, though asked, is ended and started again"
     )
+    lane: bool = Field(True, description="let the usual chunks of streams pass in compiled code, where it was compiled")
 
 
 class TimeoutSettings(BaseModel):

@@ -25,7 +25,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 Headers = Sequence[tuple[bytes, bytes]]
 
@@ -61,6 +61,35 @@ Sink = Callable[[bytes, bytes | None], bool]
 """Takes a piece of a body, and the whole HTTP chunk that it came as, where it came as one; says whether to go on."""
 
 
+class Way(NamedTuple):
+    """Where pieces of a stream may go without being looked at: those that came as one chunk of HTTP/1.1 and end with
+    `tail`, as that chunk, to the socket `target` while `waiting` says 0 (bytes of ours that it has not taken yet).
+    `kept` collects them, as long as they are fewer than `keep` bytes; 0: none are kept.
+    """
+
+    target: int
+    waiting: Callable[[], int]
+    tail: bytes
+    kept: list[bytes]
+    keep: int
+
+
+class Shortcut(Protocol):
+    """Who lets the usual pieces of a stream pass by (`lane.py`)."""
+
+    def way(self) -> Way | None:
+        """Where they may go from now on; None: nowhere now."""
+        ...
+
+    def passed(self, pieces: int, last: bytes, keep: int) -> None:
+        """So many went by, `last` of them last; so much of `keep` is left."""
+        ...
+
+    def spilled(self, rest: bytes) -> bool:
+        """The socket did not take the `rest` of a chunk. As a sink says: whether to go on."""
+        ...
+
+
 class Answer(Protocol):
     """A response whose head has arrived. Close it in `finally`: an unfinished one aborts the engine's work.
 
@@ -80,8 +109,10 @@ class Answer(Protocol):
         """The next piece of the body as it came; b"" at its end. Raises as `read` does."""
         ...
 
-    async def pour(self, sink: Sink) -> bool:
-        """Give every piece to `sink` as it comes. True at the body's end; False as soon as the sink says so."""
+    async def pour(self, sink: Sink, shortcut: Shortcut | None = None) -> bool:
+        """Give every piece to `sink` as it comes. True at the body's end; False as soon as the sink says so. Pieces may
+        take the `shortcut` instead.
+        """
         ...
 
     def close(self) -> None:

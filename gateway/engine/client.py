@@ -40,8 +40,8 @@ class HttpEngine:
     `probe` and nothing else reads `base` as the base model; `send` passes bytes on as they are.
     """
 
-    def __init__(self, url: str, *, base_model: str, timeouts: TimeoutSettings) -> None:
-        self._upstream = Upstream(url, timeouts=timeouts)
+    def __init__(self, url: str, *, base_model: str, timeouts: TimeoutSettings, lane: bool = True) -> None:
+        self._upstream = Upstream(url, timeouts=timeouts, lane=lane)
         self._base_model = base_model
 
     def send(

@@ -8,14 +8,18 @@ It knows nothing of models, JSON or SSE: bytes in, a head and the body's bytes o
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from math import inf
-from typing import Protocol, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 import httptools
 
 from gateway.engine.reply import Reply
 from gateway.errors import EngineFailed, EngineTimeout, GatewayError, UpstreamBroken
 from gateway.heads import Heads, cut
+
+if TYPE_CHECKING:
+    from gateway.engine._lane import Lane, Ride
 
 KEEP_SECONDS = 4.0
 """How long an idle connection is kept. uvicorn, and so vLLM (VLLM_HTTP_TIMEOUT_KEEP_ALIVE), closes its end after 5."""
@@ -47,6 +51,7 @@ class Pool(Protocol):
     total: float
     soonest: float
     heads: Heads[list[tuple[bytes, bytes]]]
+    lane: Lane | None
 
     def give(self, connection: Connection) -> None: ...
 
@@ -71,6 +76,7 @@ class Connection(asyncio.Protocol):
         self._writable, self.lost = True, False
         self._paused = self._interim = self._in_head = self._to_the_end = self._complete = self._keep = False
         self._between = False  # the parser stands exactly between two chunks of a stream
+        self._ride: Ride | None = None  # on the lane, which reads instead of the transport then
         self._bare_bytes = self.uses = 0
         self._begins = b""  # what the present answer began with
         self.heard = False  # a byte of the present answer was seen: no retry any more
@@ -153,6 +159,7 @@ class Connection(asyncio.Protocol):
             # middle of a body, whose last two bytes would belong to the piece.
             self._between = data.endswith(b"\n\n\r\n") and reply.parts[-1].endswith(b"\n\n")
             reply.pass_on()
+            self.board()
         else:
             self._bare_bytes = 0
             self._after_piece(reply)
@@ -190,6 +197,7 @@ class Connection(asyncio.Protocol):
             self._transport.pause_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self.alight()
         self.lost = True
         if self._timer is not None:
             self._timer.cancel()
@@ -257,6 +265,7 @@ class Connection(asyncio.Protocol):
 
     def _finish(self) -> None:
         """The answer is whole: hand it over and go back to the pool, if both sides are done."""
+        self.alight()
         reply, self._reply = self._reply, None
         if reply is not None:
             reply.detach(None)
@@ -279,6 +288,7 @@ class Connection(asyncio.Protocol):
     def drop(self) -> None:
         """Cut the connection now, if it ever was made. The engine sees it and stops generating."""
         self._rest = memoryview(b"")
+        self.alight()
         if not self.lost and self._transport is not None:
             self._transport.abort()
         self._pool.forget(self)
@@ -293,6 +303,57 @@ class Connection(asyncio.Protocol):
     @property
     def usable(self) -> bool:
         return not self.lost and not self._transport.is_closing()
+
+    # The lane.
+
+    def board(self) -> None:
+        """Onto the lane, if there is one and this is the moment: between two chunks of a stream that has a way."""
+        reply, lane = self._reply, self._pool.lane
+        if lane is None or reply is None or reply.shortcut is None or reply.sink is None:
+            return
+        if not self._between or self._ride is not None or self._paused or not self.usable:
+            return
+        way = reply.shortcut.way()
+        if way is not None:
+            source = self._transport.get_extra_info("socket").fileno()
+            with suppress(OSError):  # too many descriptors are open: the ordinary way takes no further ones
+                self._ride = lane.enter(self, source, *way)
+                self._transport.pause_reading()
+
+    def strayed(self, data: bytes, spilled: bool) -> None:
+        """Called by the lane with what it does not pass on: what came, nothing if no more will come, or (`spilled`) the
+        rest of a chunk that the client's socket did not take."""
+        ride, reply = self._ride, self._reply
+        if ride is None or reply is None:
+            return
+        self._account(ride)
+        if spilled:
+            reply.spill(data)
+        elif data:
+            self.data_received(data)
+        else:
+            self.alight()  # the transport finds out why
+        if self._ride is ride and self._between and reply.sink is not None and reply.shortcut is not None:
+            way = reply.shortcut.way()
+            if way is not None:
+                ride.keep, ride.open = way.keep, True
+
+    def alight(self) -> None:
+        """Off the lane, if on it: the transport reads again."""
+        ride, self._ride = self._ride, None
+        if ride is None:
+            return
+        ride.leave()
+        self._account(ride)
+        if not self.lost and not self._transport.is_closing():
+            self._transport.resume_reading()
+
+    def _account(self, ride: Ride) -> None:
+        reply = self._reply
+        if ride.pieces and reply is not None and reply.shortcut is not None:
+            reply.quiet_since = max(reply.quiet_since, ride.since)
+            reply.shortcut.passed(ride.pieces, ride.last, ride.keep)
+            ride.pieces = 0
 
     # The one timer.
 
@@ -322,7 +383,8 @@ class Connection(asyncio.Protocol):
         if self._first_by < inf:
             return min(self._first_by, self._total_by), "The engine did not begin its answer in time."
         # While nobody waits for the engine, a slow client is what takes the time: only the total counts.
-        quiet_by = (now if reply.quiet_since == inf else reply.quiet_since) + idle
+        heard = reply.quiet_since if self._ride is None else max(reply.quiet_since, self._ride.since)
+        quiet_by = (now if heard == inf else heard) + idle
         if quiet_by < self._total_by:
             return quiet_by, f"The engine fell silent for {idle:g} s in the middle of its answer."
         return self._total_by, "The engine did not finish its answer in time."

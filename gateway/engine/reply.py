@@ -12,7 +12,7 @@ from typing import Protocol
 
 import msgspec
 
-from gateway.engine.base import Headers, Sink
+from gateway.engine.base import Headers, Shortcut, Sink
 from gateway.errors import GatewayError, UpstreamBroken
 
 
@@ -20,6 +20,10 @@ class Source(Protocol):
     """What an answer needs of its connection."""
 
     def resume(self) -> None: ...
+
+    def board(self) -> None: ...
+
+    def alight(self) -> None: ...
 
     def fail(self, error: GatewayError) -> None: ...
 
@@ -34,6 +38,8 @@ class Reply(msgspec.Struct):
     _waiter: asyncio.Future[None] | None = None
     sink: Sink | None = None
     """Who takes the pieces as they come, if somebody does."""
+    shortcut: Shortcut | None = None
+    """Past whom they may go, while there is a sink."""
     status: int = 0
     """0 until the head is complete."""
     headers: Headers = ()
@@ -60,11 +66,12 @@ class Reply(msgspec.Struct):
             self._connection.resume()
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
-    async def pour(self, sink: Sink) -> bool:
+    async def pour(self, sink: Sink, shortcut: Shortcut | None = None) -> bool:
         """Give every piece to `sink` as it comes, in the connection's own callback: a piece then wakes no task.
 
         Returns True at the body's end, False as soon as the sink said so; then call it again to go on. What comes in
-        between is kept, and beyond HIGH_WATER not read. Raises as `chunk` does. `sink` must not raise.
+        between is kept, and beyond HIGH_WATER not read. Raises as `chunk` does. `sink` must not raise. Where there is a
+        lane, usual pieces take the `shortcut`.
         """
         while True:
             if self.parts and not sink(await self.chunk(), None):
@@ -73,11 +80,15 @@ class Reply(msgspec.Struct):
                 raise self.error
             if self.done:
                 return True
-            self.sink = sink
+            self.sink, self.shortcut = sink, shortcut
+            if shortcut is not None and self._connection is not None:
+                self._connection.board()
             try:
                 await self.wait()
             finally:
-                open_still, self.sink = self.sink is not None, None
+                if self._connection is not None:
+                    self._connection.alight()
+                open_still, self.sink, self.shortcut = self.sink is not None, None, None
             if not open_still:
                 return False
 
@@ -93,6 +104,13 @@ class Reply(msgspec.Struct):
         """The same for a piece that is in nobody's `parts`."""
         self.quiet_since = self._loop.time()
         if self.sink is not None and not self.sink(piece, chunk):
+            self.sink = None
+            self.wake()
+
+    def spill(self, rest: bytes) -> None:
+        """The client's socket did not take this rest of a chunk that took the shortcut."""
+        self.quiet_since = self._loop.time()
+        if self.shortcut is not None and not self.shortcut.spilled(rest):
             self.sink = None
             self.wake()
 

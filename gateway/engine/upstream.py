@@ -9,13 +9,18 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from gateway.engine.connection import Connection
+from gateway.engine.lane import closed, opened
 from gateway.engine.reply import Reply
 from gateway.errors import InvalidRequest, Unavailable, UpstreamBroken
 from gateway.heads import Heads
 from gateway.settings import TimeoutSettings
+
+if TYPE_CHECKING:
+    from gateway.engine._lane import Lane
 
 MOST_CONNECTIONS = 5000
 """More than admission (serving/turns.py) lets through, so that nobody waits twice."""
@@ -26,10 +31,12 @@ class Upstream:
     """A pool of connections to `http://host:port` or `unix:/path`, used by one event loop.
 
     At most `max_connections` are open; a request beyond that waits `timeouts.connect` seconds for one, then gets
-    `Unavailable`.
+    `Unavailable`. `lane`: let usual chunks of streams pass in compiled code (`lane.py`), where there is such.
     """
 
-    def __init__(self, url: str, *, timeouts: TimeoutSettings, max_connections: int = MOST_CONNECTIONS) -> None:
+    def __init__(
+        self, url: str, *, timeouts: TimeoutSettings, max_connections: int = MOST_CONNECTIONS, lane: bool = True
+    ) -> None:
         self._unix, self._host, self._port = parse_url(url)
         self._host_header = b"engine" if self._unix else f"{self._host}:{self._port}".encode()
         self._max = max_connections
@@ -38,6 +45,8 @@ class Upstream:
         self._free: list[Connection] = []
         self._waiters: deque[asyncio.Future[None]] = deque()
         self._closed = False
+        self._has_lane = lane
+        self.lane: Lane | None = None  # from the first connection on
         self._connect_seconds = timeouts.connect
         self.heads: Heads[list[tuple[bytes, bytes]]] = Heads()
         self.first_byte, self.idle, self.total = timeouts.first_byte, timeouts.idle, timeouts.total
@@ -109,6 +118,8 @@ class Upstream:
 
     async def _connect(self) -> Connection:
         loop = asyncio.get_running_loop()
+        if self._has_lane and self.lane is None:
+            self.lane = opened(loop)
         connection = Connection(self, loop)
         self._connecting += 1
         try:
@@ -159,6 +170,9 @@ class Upstream:
             connection.fail(UpstreamBroken("The gateway is shutting down."))
         while self._waiters:
             self._wake_one()
+        if self.lane is not None:
+            closed(self.lane, asyncio.get_running_loop())
+            self.lane = None
         await asyncio.sleep(0)  # lets the transports close their sockets
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from gateway.serving.sse import Events, payloads
+from gateway.serving.sse import Events, array, payloads
 
 
 class _Usage(msgspec.Struct):
@@ -28,24 +28,24 @@ class _Facts(msgspec.Struct):
     usage: _Usage | None = None
 
 
-class _Words(msgspec.Struct):
+class _Words(msgspec.Struct, gc=False):
     content: str | None = None
 
 
-class _Choice(msgspec.Struct):
+class _Choice(msgspec.Struct, gc=False):
     index: int = 0
     text: str | None = None
     message: _Words | None = None
     delta: _Words | None = None
 
 
-class _Contents(msgspec.Struct):
+class _Contents(msgspec.Struct, gc=False):
     choices: list[_Choice] = []
 
 
 _facts = msgspec.json.Decoder(_Facts).decode
 _anything = msgspec.json.Decoder().decode
-_contents = msgspec.json.Decoder(_Contents).decode
+_contents = msgspec.json.Decoder(list[_Contents]).decode
 
 
 class Notes(msgspec.Struct, frozen=True):
@@ -94,14 +94,14 @@ def is_json(body: bytes) -> bool:
 
 
 def _choices(body: bytes, keep: bool) -> Notes:
-    return _notes(_facts(body), _text([body]) if keep else None)
+    return _notes(_facts(body), _text(b"[%b]" % body) if keep else None)
 
 
 def _streamed_choices(events: Events, keep: bool) -> Notes:
     last = events.last[events.last.rfind(b"\n\n", 0, -4) + 1 :]  # of a piece of many events
     reasons = [c.finish_reason for event in payloads(last) for c in _facts(event).choices if c.finish_reason]
     total = _facts(payloads(events.usage)[0]).usage if events.usage is not None else None
-    text = _text(payloads(b"".join(events.kept))) if keep and not events.cut else None
+    text = _text(array(b"".join(events.kept))) if keep and not events.cut else None
     return _notes(_Facts([_Finish(one) for one in reasons], total), text)
 
 
@@ -116,10 +116,11 @@ def _notes(facts: _Facts, text: str | None) -> Notes:
     return Notes(reason, usage.prompt_tokens, usage.completion_tokens, text)
 
 
-def _text(bodies: list[bytes]) -> str:
+def _text(bodies: bytes) -> str:
+    """The first choice's, of one or more bodies in a JSON array."""
     words: list[str] = []
-    for body in bodies:
-        for choice in _contents(body).choices:
+    for body in _contents(bodies):
+        for choice in body.choices:
             if choice.index == 0:
                 said = choice.message or choice.delta
                 words.append((said.content if said is not None else choice.text) or "")

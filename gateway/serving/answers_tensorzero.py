@@ -5,7 +5,7 @@ For the record the engine's own answer is read, as for any chat. It knows nothin
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 
@@ -83,6 +83,8 @@ class InferenceEvents(Events):
 
     __slots__ = ("_calls", "_head", "_json")
 
+    ends: ClassVar[bytes] = b""
+
     def __init__(self, *, keep: int, named: Named) -> None:
         super().__init__(wants_usage=True, keep=keep)
         self._head = b"data: " + _encode(_identity(named))[:-1] + b","
@@ -91,7 +93,7 @@ class InferenceEvents(Events):
 
     def feed(self, piece: bytes) -> bytes:
         """What may go to the client now: whole events, or nothing yet."""
-        if self._keep and not self.done and self.error is None:
+        if self.keep and not self.done and self.error is None:
             self._hold(piece)
         # The common piece is one event with choices in it, as `Events` tells it from the others.
         common = piece.endswith(b"}]}\n\n") and piece.startswith(b"data: {") and piece.find(b"\n\n") == len(piece) - 2

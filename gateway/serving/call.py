@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from http import HTTPStatus
 from typing import Protocol
 from uuid import uuid4
@@ -99,6 +99,25 @@ class Call(msgspec.Struct):
             self._line.write(piece)
         elif not self.gone:
             self._line.transport.write(chunk)
+
+    @property
+    def descriptor(self) -> int | None:
+        """The client's socket, where chunks may be written to it as they are."""
+        transport = self._line.transport
+        if not self.chunks or self.gone or transport.get_extra_info("sslcontext") is not None:
+            return None
+        socket = transport.get_extra_info("socket")
+        return None if socket is None else socket.fileno()
+
+    @property
+    def waiting(self) -> Callable[[], int]:
+        """How many bytes the client's socket has not taken yet."""
+        return self._line.transport.get_write_buffer_size
+
+    def spill(self, rest: bytes) -> None:
+        """The rest of a chunk, of which the socket has taken a part already."""
+        if not self.gone:
+            self._line.transport.write(rest)
 
     @property
     def flow(self) -> FlowControl:

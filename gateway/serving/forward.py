@@ -145,7 +145,7 @@ class Forward:
 
         exchange.relay = relay = Relay(exchange, begin)
         while not relay.over:
-            if await answer.pour(relay.take) and not relay.over:
+            if await answer.pour(relay.take, relay) and not relay.over:
                 raise UpstreamBroken("The engine's answer ended before it was complete.")
             if exchange.call.blocked and not relay.over:
                 await exchange.call.drain()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from gateway.engine.base import Way
 from gateway.errors import EngineFailed, GatewayError
 from gateway.serving.exchange import MOST_KEPT, Exchange
 
@@ -51,4 +52,22 @@ class Relay:
             if not events.done:
                 self.error = EngineFailed("The engine failed in the middle of its answer.")
             return False
+        return not self._flow.write_paused
+
+    # What passes by (`gateway.engine.base.Shortcut`).
+
+    def way(self) -> Way | None:
+        """From the first event on, to a client of HTTP/1.1, while no event is half here."""
+        events = self._events
+        to = self._call.descriptor if self._begun and not self.over else None
+        if to is None or not events.ends or not events.whole:
+            return None
+        return Way(to, self._call.waiting, events.ends, events.kept, events.keep)
+
+    def passed(self, pieces: int, last: bytes, keep: int) -> None:
+        self.pieces += pieces
+        self._events.last, self._events.keep = last, keep
+
+    def spilled(self, rest: bytes) -> bool:
+        self._call.spill(rest)
         return not self._flow.write_paused

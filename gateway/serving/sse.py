@@ -29,20 +29,28 @@ class Events:
     `done`: the engine said [DONE] (it is part of what is sent on). `error`: the engine's error event, which is not sent
     on, nor anything after it. `usage` is the usage event, `last` ends with the last event before it (both bytes).
     `kept` collects the pieces sent on, up to `keep` bytes, for tenants that store answers; `cut` if there were more.
+    `ends` is how a piece ends that says nothing else of interest; b"" where its end does not tell.
     """
 
-    __slots__ = ("_keep", "_tail", "_wants_usage", "cut", "done", "error", "kept", "last", "usage")
+    ends: ClassVar[bytes] = _CHOICES
+
+    __slots__ = ("_tail", "_wants_usage", "cut", "done", "error", "keep", "kept", "last", "usage")
 
     def __init__(self, *, wants_usage: bool, keep: int = 0) -> None:
         self._wants_usage = wants_usage
         self._tail = b""
-        self._keep = keep
+        self.keep = keep
         self.kept: list[bytes] = []
         self.cut = False
         self.done = False
         self.error: bytes | None = None
         self.usage: bytes | None = None
         self.last = b""
+
+    @property
+    def whole(self) -> bool:
+        """Nothing of an event is here whose rest is not, and nothing has ended."""
+        return not self._tail
 
     def feed(self, piece: bytes) -> bytes:
         """What may go to the client now: whole events, or nothing yet."""
@@ -52,7 +60,7 @@ class Events:
             self.last = piece
         else:
             piece = self._sift(piece)
-        if self._keep and piece:
+        if self.keep and piece:
             self._hold(piece)
         return piece
 
@@ -96,9 +104,9 @@ class Events:
         return event
 
     def _hold(self, piece: bytes) -> None:
-        self._keep -= len(piece)
-        if self._keep <= 0:
-            self._keep, self.cut = 0, True
+        self.keep -= len(piece)
+        if self.keep <= 0:
+            self.keep, self.cut = 0, True
         else:
             self.kept.append(piece)
 
@@ -114,6 +122,7 @@ class NamedEvents(Events):
 
     __slots__ = ("_opening",)
 
+    ends: ClassVar[bytes] = b""
     _common: ClassVar[bytes]
     _opens: ClassVar[frozenset[bytes]] = frozenset()
     _ends: ClassVar[frozenset[bytes]]
@@ -132,7 +141,7 @@ class NamedEvents(Events):
             self.last = piece
         else:
             piece = self._sift(piece)
-        if self._keep and piece:
+        if self.keep and piece:
             self._hold(piece)
         return piece
 
@@ -166,3 +175,13 @@ def payloads(stream: bytes) -> list[bytes]:
     """The JSON texts of whole events: what follows `data:`, less comments and [DONE]."""
     lines = (line.removeprefix(b"data:").strip() for line in stream.splitlines() if line.startswith(b"data:"))
     return [line for line in lines if line != b"[DONE]"]
+
+
+def array(stream: bytes) -> bytes:
+    """The same as one JSON array, which is decoded in a quarter of the time."""
+    usual = stream.removesuffix(b"data: [DONE]\n\n")
+    if usual.startswith(b"data: {") and usual.endswith(b"}\n\n"):
+        joined = usual[6:-2].replace(b"\n\ndata: ", b",")
+        if b"\n" not in joined and b"\r" not in joined:  # there was nothing but events of one such line
+            return b"[%b]" % joined
+    return b"[%b]" % b",".join(payloads(stream))

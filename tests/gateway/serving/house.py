@@ -199,6 +199,7 @@ async def open_house(
     other: Any = None,
     timeouts: TimeoutSettings | None = None,
     seconds: float = 60,
+    lane: bool = True,
     **residency: Any,
 ) -> AsyncIterator[House]:
     """Everything up, ready, and down again. `engine_url`: an engine that runs elsewhere, not one in this process.
@@ -206,16 +207,14 @@ async def open_house(
     limit = max(10, seconds / 6)
     async with asyncio.timeout(seconds), _engine(options, engine_url) as url, httpx.AsyncClient(timeout=limit) as http:
         with tempfile.TemporaryDirectory(prefix="tl-shelf-") as root:
-            current, times = (
-                Current(snapshot or picture(), stale=False),
-                timeouts or TimeoutSettings(connect=2, first_byte=3, idle=2),
-            )
-            engine = HttpEngine(url, base_model=BASE_MODEL, timeouts=times)
+            current = Current(snapshot or picture(), stale=False)
+            times = timeouts or TimeoutSettings(connect=2, first_byte=3, idle=2)
+            engine = HttpEngine(url, base_model=BASE_MODEL, timeouts=times, lane=lane)
             shelf_, records, spans = shelf(Path(root)), Kept(), KeptSpans()
             telemetry = telemetry or Telemetry(Signals(), span_sender=spans)
             there = Residency(engine, shelf_, current, **residency)
-            bounds: Any = {"timeouts": times, "max_body_bytes": max_body_bytes}
-            bounds |= {"head_seconds": head_seconds, "body_seconds": body_seconds}
+            waits = {"head_seconds": head_seconds, "body_seconds": body_seconds}
+            bounds: Any = {"timeouts": times, "max_body_bytes": max_body_bytes, **waits}
             shadows = Shadows(engine, there, records, telemetry=telemetry)
             there.places.on_yield = shadows.give_way
             limiter, admission = Limiter(Ledger.create()), Admission(clock=asyncio.get_running_loop().time)

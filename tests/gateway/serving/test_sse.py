@@ -19,7 +19,7 @@ def event(body: Any, *, spaced: bool) -> bytes:
     return b"data: " + json.dumps(body, separators=None if spaced else (",", ":")).encode() + b"\n\n"
 
 
-def stream(words: list[str], *, spaced: bool, crlf: bool) -> tuple[bytes, bytes]:
+def stream(words: list[str], *, spaced: bool, crlf: bool, ping: bytes) -> tuple[bytes, bytes]:
     """A whole stream, and the same without its usage event."""
     last = len(words) - 1
     events = [
@@ -30,8 +30,8 @@ def stream(words: list[str], *, spaced: bool, crlf: bool) -> tuple[bytes, bytes]
         for i, word in enumerate(words)
     ]
     usage = event({"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": len(words)}}, spaced=spaced)
-    with_usage = b"".join([b": ping\n\n", *events, usage, b"data: [DONE]\n\n"])
-    without = b"".join([b": ping\n\n", *events, b"data: [DONE]\n\n"])
+    with_usage = b"".join([ping, *events, usage, b"data: [DONE]\n\n"])
+    without = b"".join([ping, *events, b"data: [DONE]\n\n"])
     if crlf:
         return with_usage.replace(b"\n\n", b"\r\n\r\n"), without.replace(b"\n\n", b"\r\n\r\n")
     return with_usage, without
@@ -44,11 +44,18 @@ def cuts(draw: st.DrawFn, data: bytes) -> list[bytes]:
 
 
 @settings(max_examples=2 * settings().max_examples, deadline=None)
-@given(st.data(), st.lists(text, min_size=1, max_size=6), st.booleans(), st.booleans(), st.booleans())
+@given(
+    data=st.data(),
+    words=st.lists(text, min_size=1, max_size=6),
+    spaced=st.booleans(),
+    crlf=st.booleans(),
+    ping=st.sampled_from([b"", b": ping\n\n"]),
+    wanted=st.booleans(),
+)
 def test_what_leaves_does_not_depend_on_the_cuts(
-    data: st.DataObject, words: list[str], spaced: bool, crlf: bool, wanted: bool
+    data: st.DataObject, words: list[str], spaced: bool, crlf: bool, ping: bytes, wanted: bool
 ) -> None:
-    whole, without = stream(words, spaced=spaced, crlf=crlf)
+    whole, without = stream(words, spaced=spaced, crlf=crlf, ping=ping)
     events = Events(wants_usage=wanted, keep=1 << 20)
     out = b"".join(events.feed(piece) for piece in data.draw(cuts(whole)))
     assert out == (whole if wanted else without)
