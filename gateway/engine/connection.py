@@ -154,13 +154,10 @@ class Connection(asyncio.Protocol):
             if self._bare_bytes > HEAD_LIMIT:
                 broken = UpstreamBroken if reply.status else EngineFailed
                 self.fail(broken("The engine's answer has an endless head or endless framing."))
-        elif reply.sink is not None and not self._bare_bytes:
+        else:
             # Empty lines end an event, then comes what ends a chunk: no line of a chunk's size looks like that, nor the
             # middle of a body, whose last two bytes would belong to the piece.
-            self._between = data.endswith(b"\n\n\r\n") and reply.parts[-1].endswith(b"\n\n")
-            reply.pass_on()
-            self.board()
-        else:
+            self._between = not self._bare_bytes and data.endswith(b"\n\n\r\n") and reply.parts[-1].endswith(b"\n\n")
             self._bare_bytes = 0
             self._after_piece(reply)
 
@@ -190,6 +187,7 @@ class Connection(asyncio.Protocol):
             return
         if reply.sink is not None:
             reply.pass_on()
+            self.board()
         else:
             reply.wake()
         if reply.size > HIGH_WATER and not self._paused:  # nobody took it
