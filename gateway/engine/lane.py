@@ -9,6 +9,7 @@ compiled everything does.
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import TYPE_CHECKING, Protocol, cast
 
 try:
@@ -16,6 +17,8 @@ try:
 except ImportError:  # no compiler where this was installed
     _lane = None  # type: ignore[assignment]  # a module, otherwise
 COMPILED = _lane is not None
+
+log = logging.getLogger("gateway.engine")
 
 if TYPE_CHECKING:
     from gateway.engine._lane import Lane
@@ -32,6 +35,7 @@ class Rider(Protocol):
 def opened(loop: asyncio.AbstractEventLoop) -> Lane | None:
     """A lane on this event loop, where there is one."""
     if _lane is None:
+        log.info("streams take the ordinary way: the lane was not compiled")
         return None
     lane = _lane.Lane()
 
