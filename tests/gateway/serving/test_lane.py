@@ -116,6 +116,7 @@ def test_a_stream_is_the_same_with_the_lane_and_without_it() -> None:
     assert not rides()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("lane", [True, False])
 async def test_the_engine_counts_as_silent_from_its_last_chunk_on(lane: bool) -> None:
     times = TimeoutSettings(connect=2, first_byte=3, idle=0.6)
@@ -180,6 +181,7 @@ async def test_a_client_that_leaves_the_lane_ends_the_engines_work_and_leaves_no
         assert wires.house.records.rows[-1].outcome == "disconnected"
 
 
+@pytest.mark.long
 async def test_a_slow_reader_gets_every_byte_and_holds_up_the_engine() -> None:
     sent, count = 0, 600
     chunk = framed(event("größe 🦙" * 900))
