@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TypeVar
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -175,6 +176,7 @@ class Machine(RuleBasedStateMachine):
         assert not retired & snapshot.serving()
 
 
+@pytest.mark.long
 def test_an_alias_is_what_its_history_says(database_url: str, tmp_path: Path) -> None:
     sample.write_adapter(tmp_path / "adapter")
     store = AdapterStore(str(tmp_path / "store"), cache=tmp_path / "cache")

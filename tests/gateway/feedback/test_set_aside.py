@@ -64,6 +64,7 @@ async def test_a_user_who_cannot_be_worked_out_holds_up_nobody_and_is_tried_agai
     assert not (await results(story.db, EXPERIMENT, None)).behind
 
 
+@pytest.mark.long
 async def test_a_rebuild_comes_to_its_end_without_the_few_of_many_who_cannot_be_worked_out(db: Database) -> None:
     story = await begin(db)
     await story.thumbs(set_aside.PIECE + 2, a_second=10)

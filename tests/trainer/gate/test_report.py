@@ -76,6 +76,7 @@ def test_nothing_that_a_model_answers_becomes_a_part_of_the_page():
     assert two.html().count("<svg") == 3
 
 
+@pytest.mark.long
 def test_the_page_stands_alone_and_says_what_was_found():
     page = heard(["no"] * 6).html()
     assert "default-src 'none'" in page and "http://" not in page.replace("http://www.w3.org", "")
