@@ -278,6 +278,7 @@ class Connection(asyncio.Protocol):
 
     def fail(self, error: GatewayError) -> None:
         """The answer will not become whole: say so to its reader and cut the connection."""
+        self.alight()  # while it is known whose it was
         reply, self._reply = self._reply, None
         if reply is not None:
             reply.detach(error)
@@ -343,7 +344,7 @@ class Connection(asyncio.Protocol):
             return
         ride.leave()
         self._account(ride)
-        if not self.lost and not self._transport.is_closing():
+        if not self._paused and self.usable:
             self._transport.resume_reading()
 
     def _account(self, ride: Ride) -> None:

@@ -127,13 +127,16 @@ async def test_the_engine_counts_as_silent_from_its_last_chunk_on(lane: bool) ->
         for _ in range(8):
             writer.write(framed(event("x")))
             await asyncio.sleep(0.15)
+        writer.write(framed(event("x", "length")))
+        await asyncio.sleep(0.1)
         went.append(len(rides()))
         await reader.read()
 
     async with wired(timeouts=times, lane=lane) as wires:
         wires.engine.script = script
         answer, row = await ask(wires)
-    assert answer.body.startswith(event("x") * 8 + b'data: {"error"') and (row.outcome, went) == ("timeout", [lane])
+    assert answer.body.startswith(event("x") * 8 + event("x", "length") + b'data: {"error"') and went == [lane]
+    assert (row.outcome, row.answer, row.finish_reason) == ("timeout", "x" * 9, "length")
 
 
 @pytest.mark.parametrize("how", ["ends", "aborts"])
