@@ -302,7 +302,7 @@ static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, .m_name = "gateway.en
 PyMODINIT_FUNC PyInit__lane(void)
 {
     PyObject *made = PyModule_Create(&module);
-    if (made == NULL || PyModule_AddType(made, &Lane_type) || PyModule_AddType(made, &Ride_type))
-        return NULL;
+    if (made != NULL && (PyModule_AddType(made, &Lane_type) || PyModule_AddType(made, &Ride_type)))
+        Py_CLEAR(made);
     return made;
 }
