@@ -40,7 +40,7 @@ class Call(msgspec.Struct):
     `refusal`: what is wrong with it as HTTP, to be answered instead of serving it. `gone`: the client left, and `task`
     was cancelled for it.
 
-    Answer it with `reply`, or with what `begin` says and `write` to the `last`. `headers` there are rendered lines.
+    Answer it with `reply`, or with `begin` and then `write` to the `last`. `headers` there are rendered lines.
     """
 
     _line: Line
@@ -56,6 +56,8 @@ class Call(msgspec.Struct):
     over: bool = False
     """The answer has been written to its end."""
     _begun: bool = False
+    _head: bytes = b""
+    """Of an answer begun, until it leaves."""
 
     def reply(self, body: bytes, headers: bytes, status: int = 200) -> None:
         """The whole answer, at once."""
@@ -71,18 +73,19 @@ class Call(msgspec.Struct):
         own = [header for header in error.headers() if header[0] != b"content-length"]
         self.reply(body or error.body(), rendered(own) + (identity or request_id()), error.status)
 
-    def begin(self, headers: bytes) -> bytes:
-        """The head of an answer whose length is not known yet, to be written with its first piece."""
+    def begin(self, headers: bytes) -> None:
+        """The head of an answer whose length is not known yet. It leaves with the first piece: one write is one system
+        call."""
         if not self.chunks:
             self.keep = False  # HTTP/1.0: the end of the connection is the end of the answer
         self._begun = True
         framing = b"transfer-encoding: chunked\r\n" if self.chunks else b""
         close = b"" if self.keep else b"connection: close\r\n"
-        return b"%b%b%b%b%b\r\n" % (_OK, self._line.date, headers, framing, close)
+        self._head = b"%b%b%b%b%b\r\n" % (_OK, self._line.date, headers, framing, close)
 
-    def write(self, piece: bytes, last: bool = False, head: bytes = b"") -> None:
-        """A piece of the answer begun. Not empty, unless it is the last. With the first goes the `head`: one write is
-        one system call."""
+    def write(self, piece: bytes, last: bool = False) -> None:
+        """A piece of the answer begun. Not empty, unless it is the last."""
+        head, self._head = self._head, b""
         if not last and self.chunks:  # the usual one
             if not self.gone:
                 self._line.transport.write(b"%b%x\r\n%b\r\n" % (head, len(piece), piece))

@@ -136,12 +136,12 @@ class Forward:
         """Relay an answer event by event. A client that reads slowly holds up the next read: the back-pressure."""
         asked = self._clock()
 
-        def begin() -> bytes:
+        def begin() -> None:
             # The head goes out with the first event, not with the engine's: until then an error is an HTTP error.
             now = self._clock()
             exchange.waited += now - asked
             self._residency.heard()
-            return exchange.call.begin(_EVENT_STREAM + exchange.answer_headers(now))
+            exchange.call.begin(_EVENT_STREAM + exchange.answer_headers(now))
 
         exchange.relay = relay = Relay(exchange, begin)
         while not relay.over:

@@ -13,13 +13,13 @@ from gateway.serving.exchange import MOST_KEPT, Exchange
 
 
 class Relay:
-    """`begin` gives the answer's head, which leaves with the first event. `over`: nothing more is to be taken, because
-    the stream is complete or because of `error`.
+    """`begin` is called before the first event leaves. `over`: nothing more is to be taken, because the stream is
+    complete or because of `error`.
     """
 
     __slots__ = ("_begin", "_begun", "_call", "_events", "_feed", "_flow", "error", "over", "pieces")
 
-    def __init__(self, exchange: Exchange, begin: Callable[[], bytes]) -> None:
+    def __init__(self, exchange: Exchange, begin: Callable[[], None]) -> None:
         request = exchange.request
         assert request is not None  # there is an answer to it
         self._events = exchange.events = request.events(exchange, keep=MOST_KEPT if exchange.keeps else 0)
@@ -42,10 +42,11 @@ class Relay:
             self._call.pass_on(piece, chunk)
             return not self._flow.write_paused
         if out:
-            head = b"" if self._begun else self._begin()
-            self._begun = True
+            if not self._begun:
+                self._begun = True
+                self._begin()
             self.pieces += 1
-            self._call.write(out, events.done, head)
+            self._call.write(out, events.done)
         if events.done or events.error is not None:
             self.over = True
             if not events.done:
