@@ -59,10 +59,10 @@ class Relay:
     def way(self) -> Way | None:
         """From the first event on, to a client of HTTP/1.1, while no event is half here."""
         events = self._events
-        to = self._call.descriptor if self._begun and not self.over else None
-        if to is None or not events.ends or not events.whole:
+        if self.over or not self._begun or not events.ends or not events.whole:
             return None
-        return Way(to, self._call.waiting, events.ends, events.kept, events.keep)
+        to = self._call.descriptor
+        return None if to is None else Way(to, self._call.waiting, events.ends, events.kept, events.keep)
 
     def passed(self, pieces: int, last: bytes, keep: int) -> None:
         self.pieces += pieces

@@ -208,6 +208,15 @@ async def knock(house: House, *, receive: int = 0) -> AsyncIterator[Client]:
         client.abort()
 
 
+async def stands_still(count: Callable[[], int]) -> int:
+    """Wait until a count that has begun does not grow any more, for a fifth of a second; the count."""
+    before = -1
+    while count() > before or not before:
+        before = count()
+        await asyncio.sleep(0.2)
+    return before
+
+
 def body_of(**more: Any) -> bytes:
     return json.dumps({"model": "base", "messages": HELLO, **more}).encode()
 

@@ -14,12 +14,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gateway.domain import Tenant
+from gateway.engine.fake_engine import Options
 from gateway.engine.lane import COMPILED
 from gateway.serving.exchange import MOST_KEPT
 from gateway.settings import TimeoutSettings
 from tests.gateway.serving import raw
-from tests.gateway.serving.house import alias, picture, until
-from tests.gateway.serving.raw import Answer, Wires, body_of, knock, request_of
+from tests.gateway.serving.house import BASE_MODEL, HELLO, alias, open_house, picture, until
+from tests.gateway.serving.raw import Answer, Wires, body_of, knock, request_of, stands_still
 
 pytestmark = pytest.mark.skipif(not COMPILED, reason="there was no C compiler")
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
@@ -116,6 +117,18 @@ def test_a_stream_is_the_same_with_the_lane_and_without_it() -> None:
     assert not rides()
 
 
+@pytest.mark.parametrize(
+    "more", [{}, {"logprobs": True, "top_logprobs": 2}, {"stream_options": {"include_usage": True}}]
+)
+async def test_what_vllm_writes_is_the_usual_chunk(more: dict[str, Any]) -> None:
+    async with open_house(options=Options(base_model=BASE_MODEL, tokens=30, itl=0.02)) as house:
+        stream = await house.client().chat.completions.create(model="tuned", messages=HELLO, stream=True, **more)  # type: ignore[call-overload]  # a dict of any fields
+        most = 0
+        async for _ in stream:
+            most = max([most, *(one.pieces for one in rides())])
+    assert most >= 20
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("lane", [True, False])
 async def test_the_engine_counts_as_silent_from_its_last_chunk_on(lane: bool) -> None:
@@ -201,10 +214,7 @@ async def test_a_slow_reader_gets_every_byte_and_holds_up_the_engine() -> None:
     async with wired() as wires, knock(wires.house, receive=4096) as client:
         wires.engine.script = script
         client.send(request_of(body_of(stream=True)))
-        before = -1
-        while sent > before or not sent:
-            before = sent
-            await asyncio.sleep(0.2)
+        await stands_still(lambda: sent)
         assert sent < count  # it waits for the reader
         answer = await client.answer(seconds=20)
         await until(lambda: len(wires.house.records.rows) == 1)

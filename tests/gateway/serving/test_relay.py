@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.gateway.serving.house import until
-from tests.gateway.serving.raw import Answer, Wires, body_of, knock, request_of, standing, wired
+from tests.gateway.serving.raw import Answer, Wires, body_of, knock, request_of, standing, stands_still, wired
 
 examples = settings(deadline=None, suppress_health_check=list(HealthCheck))
 STREAM = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n"
@@ -193,10 +193,7 @@ async def test_a_slow_reader_stops_the_engine_within_bounded_memory() -> None:
     async with wired() as wires, knock(wires.house, receive=4096) as client:
         wires.engine.script = script
         client.send(request_of(body_of(stream=True)))
-        before = -1
-        while sent > before or not sent:
-            before = sent
-            await asyncio.sleep(0.2)
+        before = await stands_still(lambda: sent)
         held = sum(front.transport.get_write_buffer_size() for front in wires.house.door.fronts)
         assert held < 512 * 1024
         assert sent < 8 * 1024 * 1024  # most of it in the kernel's buffers
